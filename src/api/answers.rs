@@ -1,0 +1,130 @@
+//! Every answer that a handler can give, so that the OpenAPI document names them all.
+
+use poem_openapi::{ApiResponse, payload::Json};
+
+use super::body::{MessageBody, MessagesBody, RoomsBody};
+use crate::problem::Problem;
+
+/// The message is durable on a majority.
+#[derive(ApiResponse)]
+pub(super) enum SentAnswer {
+    /// It is new.
+    #[oai(status = 201)]
+    Created(
+        Json<MessageBody>,
+        /// Where it can be read.
+        #[oai(header = "Location")]
+        String,
+    ),
+    /// It was stored before, with the same id: this was a retry. The stored one is answered.
+    #[oai(status = 200)]
+    Repeated(
+        Json<MessageBody>,
+        /// Where it can be read.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+/// A page of messages.
+#[derive(ApiResponse)]
+pub(super) enum MessagesAnswer {
+    /// Oldest first.
+    #[oai(status = 200)]
+    Page(
+        Json<MessagesBody>,
+        /// The next older page, `rel="next"`.
+        #[oai(header = "Link")]
+        Option<String>,
+    ),
+}
+
+/// One message.
+#[derive(ApiResponse)]
+pub(super) enum MessageAnswer {
+    /// The message.
+    #[oai(status = 200)]
+    Found(Json<MessageBody>),
+}
+
+/// A page of rooms.
+#[derive(ApiResponse)]
+pub(super) enum RoomsAnswer {
+    /// By name.
+    #[oai(status = 200)]
+    Page(
+        Json<RoomsBody>,
+        /// The next page, `rel="next"`.
+        #[oai(header = "Link")]
+        Option<String>,
+    ),
+}
+
+/// Why a message was not sent.
+#[derive(ApiResponse)]
+pub(super) enum SendFailure {
+    /// The body is no JSON object.
+    #[oai(status = 400, content_type = "application/problem+json")]
+    Syntax(Json<Problem>),
+    /// Another message has the id. It is not shown.
+    #[oai(status = 409, content_type = "application/problem+json")]
+    Conflict(Json<Problem>),
+    /// The body is larger than 64 KiB.
+    #[oai(status = 413, content_type = "application/problem+json")]
+    TooLarge(Json<Problem>),
+    /// The content type is not `application/json`.
+    #[oai(status = 415, content_type = "application/problem+json")]
+    MediaType(Json<Problem>),
+    /// A field breaks a rule; `errors` lists each.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+    /// The message may or may not be stored: send it again with the `id` of this answer.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+/// Why nothing could be read.
+#[derive(ApiResponse)]
+pub(super) enum ReadFailure {
+    /// There is no such message.
+    #[oai(status = 404, content_type = "application/problem+json")]
+    NotFound(Json<Problem>),
+    /// A parameter breaks a rule; `errors` lists each.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+    /// MongoDB can not be read just now, or has not come to `since` yet.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+impl From<Problem> for SendFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
+            409 => Self::Conflict(Json(problem)),
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}
+
+impl From<Problem> for ReadFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
+            404 => Self::NotFound(Json(problem)),
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Stage 1, REST: check, insert, answer. Holds nothing that can push.
+
+mod answers;
+mod body;
+mod health;
+mod messages;
+mod rooms;
+
+use poem_openapi::{OpenApiService, Tags};
+
+pub use health::{livez, metrics, readyz};
+pub use messages::MessagesApi;
+pub use rooms::RoomsApi;
+
+use crate::{
+    message::FieldError,
+    mongo::{History, Inserter},
+    watcher::WatcherStatus,
+};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    /// Reads.
+    pub history: History,
+    /// Writes.
+    pub inserter: Inserter,
+    /// Tells the place in the stream at which an answer joins it.
+    pub status: WatcherStatus,
+}
+
+/// The sections of the documentation.
+#[derive(Tags)]
+enum Section {
+    /// Send and read messages. What anybody writes, here or into MongoDB, reaches every connected client.
+    Messages,
+    /// Rooms exist by being written to.
+    Rooms,
+}
+
+/// The service and its OpenAPI document.
+pub fn service(api: &Api) -> OpenApiService<(MessagesApi, RoomsApi), ()> {
+    OpenApiService::new(
+        (MessagesApi(api.clone()), RoomsApi(api.clone())),
+        "Corriente",
+        env!("CARGO_PKG_VERSION"),
+    )
+    .summary("A realtime chat over MongoDB change streams")
+    .description(
+        "Requests only insert; the change stream pushes. Live events come over the WebSocket `/ws`: join it with the \
+         `cursor` of a page of messages and nothing is missed. Errors are problem details (RFC 9457) with a stable `type`.",
+    )
+    .server("/")
+}
+
+fn field(name: &str, error: impl std::fmt::Display) -> Vec<FieldError> {
+    vec![FieldError::new(name, error)]
+}

@@ -1,0 +1,137 @@
+//! One server: its parts, built in the order in which data meets them and stopped in reverse.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, anyhow};
+use poem::Server;
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use crate::{
+    api::Api,
+    config::Config,
+    feed,
+    listener::FrontDoor,
+    mongo::{Changes, History, Inserter, ResumePoint, connect},
+    pages::Pages,
+    routes::routes,
+    sessions::Sessions,
+    telemetry::Metrics,
+    watcher::Watcher,
+};
+
+/// How long requests and sessions may take to end when the server stops, in seconds. Longer than an insert may
+/// wait within it, and short enough that the database can be stopped within five seconds of the signal.
+const STOP_SECS_MAX: u64 = 4;
+
+/// A running server.
+pub struct App {
+    address: SocketAddr,
+    stop: CancellationToken,
+    sessions: TaskTracker,
+    server: JoinHandle<std::io::Result<()>>,
+    watcher: JoinHandle<()>,
+}
+
+impl App {
+    /// Starts a server over the MongoDB at `uri`. It listens when the change stream is open, never before: what is
+    /// inserted through it is then sure to come back.
+    ///
+    /// # Errors
+    /// One sentence for a person: MongoDB can not be used, the collection can not be made ready, the address is taken.
+    pub async fn start(config: &Config, uri: &str) -> anyhow::Result<Self> {
+        let metrics = Metrics::default();
+        let deployment = connect(uri, config.database.as_deref(), &config.collection).await?;
+        info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
+        deployment.prepare_collection(config.schema_options()).await?;
+
+        let changes = Changes::open(&deployment, &ResumePoint::Now).await?;
+        let (writer, feed) = feed::open(config.log_limits(), changes.start());
+        let (watcher, status) = Watcher::new(deployment.clone(), writer, changes.start(), metrics.clone());
+        let watcher = tokio::spawn(watcher.run(changes));
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let history = History::new(&deployment);
+        let inserter = Inserter::new(&deployment, metrics.clone());
+        let api = Api {
+            history: history.clone(),
+            inserter: inserter.for_source("rest"),
+            status: status.clone(),
+        };
+        let pages = Pages {
+            history,
+            inserter: inserter.for_source("form"),
+            status,
+            collection: config.collection.clone(),
+        };
+        let sessions = Sessions {
+            feed,
+            inserter: inserter.for_source("websocket"),
+            metrics: metrics.clone(),
+            topics_max: config.topics_max,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+
+        let wanted = SocketAddr::new(config.host, config.port);
+        let listener = TcpListener::bind(wanted).await.with_context(|| {
+            format!("{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)")
+        })?;
+        let address = listener.local_addr()?;
+        let server = Server::new_with_acceptor(FrontDoor::new(listener)).run_with_graceful_shutdown(
+            routes(api, pages, sessions, metrics),
+            stop.clone().cancelled_owned(),
+            Some(Duration::from_secs(STOP_SECS_MAX)),
+        );
+        Ok(Self {
+            address,
+            stop,
+            sessions: tasks,
+            server: tokio::spawn(server),
+            watcher,
+        })
+    }
+
+    /// Where the server answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Runs until `signal`, then stops: no new connections, sessions closed with 1012, inserts under way finished.
+    ///
+    /// # Errors
+    /// When a task that must not end has ended by itself: the process must not go on as if nothing had happened.
+    pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = signal => Ok(()),
+            outcome = &mut self.watcher => Err(anyhow!("the watcher ended, so nothing would reach a client: {outcome:?}")),
+            outcome = &mut self.server => Err(anyhow!("the HTTP server ended: {outcome:?}")),
+        };
+        if ended.is_ok() {
+            self.stop().await;
+        }
+        ended
+    }
+
+    /// Stops the server; see [`Self::run_until`].
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.sessions.close();
+        let stopping = async {
+            if let Err(fault) = self.server.await {
+                error!("the HTTP server did not stop cleanly: {fault}");
+            }
+            self.sessions.wait().await;
+        };
+        if timeout(Duration::from_secs(STOP_SECS_MAX), stopping).await.is_err() {
+            error!("some connections had to be cut after {STOP_SECS_MAX} s");
+        }
+        // Last: what was inserted until now still reached the sessions.
+        self.watcher.abort();
+    }
+}

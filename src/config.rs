@@ -1,0 +1,81 @@
+//! Every setting: flag, variable, default and reason. No other file reads the environment.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Parser;
+
+use crate::{feed::LogLimits, mongo::SchemaOptions, telemetry::LogFormat};
+
+/// A realtime chat server driven by MongoDB change streams.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "corriente", version, about, long_about = None)]
+pub struct Config {
+    /// Where MongoDB is: a replica set or sharded cluster, 6.0 or newer. Unset: an embedded one with its files under
+    /// DATA_DIR
+    #[arg(long, env = "MONGODB_URI", hide_env_values = true)]
+    pub mongodb_uri: Option<String>,
+
+    /// The database. Unset: that of MONGODB_URI, else `corriente`
+    #[arg(long, env = "DATABASE")]
+    pub database: Option<String>,
+
+    /// The collection of messages
+    #[arg(long, env = "COLLECTION", default_value = "messages")]
+    pub collection: String,
+
+    /// The address to listen on. The default is reachable from this machine only, as nobody signs in
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+
+    /// The port to listen on; 0 takes any free one
+    #[arg(long, env = "PORT", default_value_t = 3000)]
+    pub port: u16,
+
+    /// Where the embedded MongoDB keeps its files. They survive a restart
+    #[arg(long, env = "DATA_DIR", default_value = ".data")]
+    pub data_dir: PathBuf,
+
+    /// State the data contract as a validator on a collection that exists already. On one that the server makes it is
+    /// always there
+    #[arg(long, env = "VALIDATOR")]
+    pub validator: bool,
+
+    /// Keep pre-images on a collection that exists already, so that a delete or a move says where a message was. On one
+    /// that the server makes they are always kept
+    #[arg(long, env = "PRE_IMAGES")]
+    pub pre_images: bool,
+
+    /// The most events kept in memory for clients that come back
+    #[arg(long, env = "LOG_ENTRIES_MAX", default_value_t = 100_000)]
+    pub log_entries_max: usize,
+
+    /// The most memory for them, in bytes
+    #[arg(long, env = "LOG_BYTES_MAX", default_value_t = 128 * 1024 * 1024)]
+    pub log_bytes_max: usize,
+
+    /// The most topics that one connection can follow
+    #[arg(long, env = "TOPICS_MAX", default_value_t = 100)]
+    pub topics_max: usize,
+
+    /// How log lines look; RUST_LOG selects them
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// See [`LogLimits`].
+    pub fn log_limits(&self) -> LogLimits {
+        LogLimits {
+            entries_max: self.log_entries_max,
+            bytes_max: self.log_bytes_max,
+        }
+    }
+
+    /// See [`SchemaOptions`].
+    pub fn schema_options(&self) -> SchemaOptions {
+        SchemaOptions {
+            validator: self.validator,
+            pre_images: self.pre_images,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A place in the log, and the topics that are read from it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{Entry, Feed, log::Located};
+use crate::{cursor::Cursor, topic::Topic};
+
+/// The most entries of one [`Reading`]: bounds the work under the log's lock and what a slow client holds.
+const READING_ENTRIES_MAX: usize = 256;
+
+/// One reader: it owns a place, not a queue, so a slow one costs nothing but its place.
+#[derive(Debug)]
+pub struct Reader {
+    feed: Feed,
+    turned: watch::Receiver<()>,
+    state: State,
+    topics: BTreeSet<Topic>,
+    position: Cursor,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// To be found in the log, or waited for when another server was faster.
+    After(Cursor),
+    At(u64),
+}
+
+/// What one look at the log gave.
+#[derive(Debug)]
+pub enum Reading {
+    /// Entries that may concern the reader's topics, in stream order: none when there is nothing new, and then
+    /// the reader is up to date and its position has moved.
+    Entries(Vec<Arc<Entry>>),
+    /// The reader's cursor is ahead of this server, which will come to it soon.
+    Waiting,
+    /// What lies between the reader's place and the log is not known here; the word says why. The reader now
+    /// stands at the end of the log.
+    Gap(&'static str),
+}
+
+impl Reader {
+    pub(super) fn from_now(feed: Feed) -> Self {
+        let (place, position) = {
+            let log = feed.read();
+            (log.end_place(), log.watermark())
+        };
+        Self::new(feed, State::At(place), position)
+    }
+
+    pub(super) fn after(feed: Feed, cursor: Cursor) -> Self {
+        Self::new(feed, State::After(cursor), cursor)
+    }
+
+    fn new(feed: Feed, state: State, position: Cursor) -> Self {
+        let turned = feed.turned.clone();
+        Self {
+            feed,
+            turned,
+            state,
+            topics: BTreeSet::new(),
+            position,
+        }
+    }
+
+    /// Follows one more topic from [`Self::position`] on. Says whether it is new.
+    pub fn follow(&mut self, topic: Topic) -> bool {
+        self.topics.insert(topic)
+    }
+
+    /// Follows one topic less. Says whether it was followed.
+    pub fn unfollow(&mut self, topic: &Topic) -> bool {
+        self.topics.remove(topic)
+    }
+
+    /// What is followed.
+    pub fn topics(&self) -> &BTreeSet<Topic> {
+        &self.topics
+    }
+
+    /// The cursor that stands for everything that was read: it holds for all topics.
+    pub fn position(&self) -> Cursor {
+        self.position
+    }
+
+    /// Whether something in `topic` is for this reader.
+    pub fn follows(&self, topic: &Topic) -> bool {
+        self.topics.contains(&Topic::All) || self.topics.contains(topic)
+    }
+
+    /// Looks at the log once, without waiting.
+    pub fn read(&mut self) -> Reading {
+        // Marked before the look: what is appended after it wakes the next `turn`.
+        self.turned.mark_unchanged();
+        let log = self.feed.read();
+        let place = match self.state {
+            State::At(place) => place,
+            State::After(cursor) => match log.locate(cursor) {
+                Located::At(place) => place,
+                Located::Ahead => return Reading::Waiting,
+                Located::Gone(reason) => {
+                    (self.state, self.position) = (State::At(log.end_place()), log.watermark());
+                    return Reading::Gap(reason);
+                }
+            },
+        };
+        let all = self.topics.contains(&Topic::All);
+        match log.read(place, self.topics.iter(), all, READING_ENTRIES_MAX) {
+            Some(found) => {
+                (self.state, self.position) = (State::At(found.next_place), found.position);
+                Reading::Entries(found.entries)
+            }
+            None => {
+                (self.state, self.position) = (State::At(log.end_place()), log.watermark());
+                Reading::Gap("this reader fell behind what is kept, or the stream was broken")
+            }
+        }
+    }
+
+    /// Waits until the log has turned since the last [`Self::read`]. Returns `false` when it never will again,
+    /// because its writer is gone. May be dropped at any time and called again.
+    pub async fn turn(&mut self) -> bool {
+        self.turned.changed().await.is_ok()
+    }
+}

@@ -1,0 +1,103 @@
+//! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use corriente::{app::App, config::Config, telemetry::start_logging};
+use mongo_replica_set::{Options, ReplicaSet};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    start_logging(config.log_format);
+    match run(&config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}`: the sentence and its cause on one line.
+            eprintln!("corriente: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    // From here on a signal is noticed, also while MongoDB is being fetched or started.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut stop = Box::pin(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    });
+    let embedded = match &config.mongodb_uri {
+        Some(_) => None,
+        None => {
+            let options = Options {
+                data_dir: Some(config.data_dir.clone()),
+                ..Options::default()
+            };
+            let start = ReplicaSet::start(options, |sentence| eprintln!("{sentence}"));
+            tokio::select! {
+                started = start => Some(started?),
+                () = &mut stop => return Ok(()),
+            }
+        }
+    };
+    let uri = match (&config.mongodb_uri, &embedded) {
+        (Some(uri), _) => uri.as_str(),
+        (None, Some(embedded)) => embedded.uri(),
+        (None, None) => unreachable!("one of the two was made above"),
+    };
+    let served = tokio::select! {
+        app = App::start(config, uri) => match app {
+            Ok(app) => serve(app, uri, stop).await,
+            Err(error) => Err(error),
+        },
+        () = &mut stop => Ok(()),
+    };
+    if let Some(embedded) = embedded {
+        embedded.stop().await.context("the embedded MongoDB did not stop cleanly")?;
+    }
+    info!("stopped");
+    served
+}
+
+async fn serve(app: App, uri: &str, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    // Two lines for programs that start this one; a closed stdout is their choice and no reason to end.
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "mongodb: {}", without_credentials(uri));
+    let _ = writeln!(stdout, "listening on {}", app.url());
+    let _ = stdout.flush();
+    app.run_until(stop).await
+}
+
+/// The URI without `user:password@`.
+fn without_credentials(uri: &str) -> String {
+    match uri.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+            let hosts = rest[..authority].rsplit_once('@').map_or(&rest[..authority], |(_, hosts)| hosts);
+            format!("{scheme}://{hosts}{}", &rest[authority..])
+        }
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn credentials_are_not_printed() {
+        for (uri, printed) in [
+            ("mongodb://u:p@h1,h2/db?replicaSet=rs0", "mongodb://h1,h2/db?replicaSet=rs0"),
+            ("mongodb+srv://u:p%40x@c.example.net", "mongodb+srv://c.example.net"),
+            ("mongodb://h/?authSource=a@b", "mongodb://h/?authSource=a@b"),
+        ] {
+            assert_eq!(without_credentials(uri), printed);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Names of people and rooms in normal form.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+use unicode_normalization::UnicodeNormalization;
+
+use super::{DEFAULT_ROOM, NAME_CHARS_MAX};
+
+/// Why a text can not be a name, a content or an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidText {
+    /// Nothing, or nothing but white space.
+    #[error("must not be empty")]
+    Empty,
+    /// Over the bound, which is in characters.
+    #[error("has {chars} characters; at most {chars_max} are allowed")]
+    TooLong {
+        /// How many there are.
+        chars: usize,
+        /// How many there may be.
+        chars_max: usize,
+    },
+    /// A control, line-separator or bidirectional-override character, which could make a name pass as another.
+    #[error("must not contain the character U+{:04X}", *.0 as u32)]
+    Forbidden(char),
+    /// Not in Unicode normal form C, or with white space around it. Only documents can fail so: clients' input is normalised.
+    #[error("is not in normal form (NFC, no white space around it)")]
+    NotNormal,
+    /// A room that looks like a path or like one of MongoDB's own collections.
+    #[error("must not contain a part \".\" or \"..\", nor begin with \"system.\"")]
+    Reserved,
+    /// The only ids that a client may choose are ObjectIds.
+    #[error("must be 24 hexadecimal digits")]
+    NotAnObjectId,
+}
+
+/// Declares a name in normal form: NFC, trimmed, 1 to [`NAME_CHARS_MAX`] characters, nothing invisible that
+/// could make one name pass as another.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Brings client input into normal form.
+            ///
+            /// # Errors
+            /// When it is empty, too long, or contains a forbidden character.
+            pub fn normalise(text: &str) -> Result<Self, InvalidText> {
+                let normal: String = text.nfc().collect();
+                Self::parse(normal.trim())
+            }
+
+            /// Takes a text that must already be in normal form, as documents must.
+            ///
+            /// # Errors
+            /// As [`Self::normalise`], and when it is not in normal form.
+            pub fn parse(text: &str) -> Result<Self, InvalidText> {
+                check_name(text)?;
+                $check(text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:?})", stringify!($name), &*self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a person, as they give it. Not an account.
+    UserName, |_: &str| Ok(())
+}
+name! {
+    /// The name of a room. Rooms exist by being written to.
+    RoomName, check_room
+}
+
+impl RoomName {
+    /// The room of messages that name none.
+    pub fn general() -> Self {
+        Self(DEFAULT_ROOM.into())
+    }
+}
+
+fn check_name(text: &str) -> Result<(), InvalidText> {
+    if text.trim().is_empty() {
+        return Err(InvalidText::Empty);
+    }
+    check_length(text, NAME_CHARS_MAX)?;
+    if let Some(forbidden) = text.chars().find(|&c| is_forbidden_in_names(c)) {
+        return Err(InvalidText::Forbidden(forbidden));
+    }
+    if text.trim() != text || !unicode_normalization::is_nfc(text) {
+        return Err(InvalidText::NotNormal);
+    }
+    Ok(())
+}
+
+/// Rooms stand in paths, where a browser would resolve dots, and `system.` is MongoDB's own prefix.
+fn check_room(text: &str) -> Result<(), InvalidText> {
+    let dots = text.split(['/', '\\']).any(|part| part == "." || part == "..");
+    if dots || text.starts_with("system.") {
+        return Err(InvalidText::Reserved);
+    }
+    Ok(())
+}
+
+/// Control characters, the two Unicode line separators, and the embeddings, overrides and isolates of the
+/// bidirectional algorithm (UAX #9), which can show a name in another order than it is stored.
+fn is_forbidden_in_names(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+pub(super) fn check_length(text: &str, chars_max: usize) -> Result<(), InvalidText> {
+    // A character has at least one byte, so short texts need no count.
+    if text.len() > chars_max {
+        let chars = text.chars().count();
+        if chars > chars_max {
+            return Err(InvalidText::TooLong { chars, chars_max });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_clients_are_normalised_and_names_in_documents_must_be_normal() {
+        let decomposed = " Jose\u{301} ";
+        assert_eq!(UserName::normalise(decomposed).unwrap().as_str(), "José");
+        assert_eq!(UserName::parse(decomposed), Err(InvalidText::NotNormal));
+        assert_eq!(UserName::parse("Jose\u{301}"), Err(InvalidText::NotNormal));
+        assert_eq!(
+            UserName::normalise("a\u{202E}b"),
+            Err(InvalidText::Forbidden('\u{202E}'))
+        );
+        assert!(UserName::normalise("👩\u{200D}👩\u{200D}👧").is_ok());
+    }
+
+    #[test]
+    fn lengths_are_counted_in_characters() {
+        assert!(UserName::parse(&"ñ".repeat(64)).is_ok());
+        assert!(UserName::parse(&"ñ".repeat(65)).is_err());
+        assert!(crate::message::check_content(&"ñ".repeat(4_000)).is_ok());
+        assert!(crate::message::check_content(&"ñ".repeat(4_001)).is_err());
+    }
+
+    #[test]
+    fn rooms_can_not_look_like_paths_or_system_collections() {
+        for refused in [".", "..", "../", "a/../b", "system.users", "..\\x"] {
+            assert!(RoomName::normalise(refused).is_err(), "{refused}");
+        }
+        for allowed in ["a/b", "v1.2", "...", "система"] {
+            assert!(RoomName::normalise(allowed).is_ok(), "{allowed}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The change stream: batches of events in stream order, each with its cursor, read raw.
+//!
+//! One pipeline for every stream, because resume tokens are only good for the pipeline that made them: a `$project`
+//! of the contract's fields. It also keeps a 16 MB document from breaking the stream, whose reply must fit in 16 MB.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use mongodb::{
+    ClusterTime as SignedTime,
+    bson::{Document, RawBsonRef, RawDocument, deserialize_from_slice, doc},
+    error::{Error, ErrorKind},
+    raw_batch_cursor::RawBatchCursor,
+};
+use tokio::time::timeout;
+
+use super::{
+    connect::{Deployment, sentence_of},
+    document::{Invalid, decode},
+    id::id_of,
+};
+use crate::{
+    cursor::{ClusterTime, Cursor},
+    event::{Before, Event},
+    message::CONTENT_CHARS_MAX,
+};
+
+/// How long MongoDB holds a `getMore` open when there is nothing new, in seconds. Each answer moves the position.
+const AWAIT_SECS: u64 = 1;
+/// How long an answer may take in all, in seconds: the driver has no socket timeout, so a server that was
+/// stopped would hold the stream for ever.
+const ANSWER_SECS_MAX: u64 = 10;
+
+/// Where to begin.
+#[derive(Debug, Clone)]
+pub enum ResumePoint {
+    /// With what comes next.
+    Now,
+    /// After everything that came with this point.
+    After(Resume),
+}
+
+/// MongoDB's resume token. Good for this pipeline only.
+#[derive(Debug, Clone)]
+pub struct Resume(Document);
+
+/// One open change stream. Must be read from one task and never be dropped within [`Changes::next`] to be used again.
+pub struct Changes {
+    cursor: RawBatchCursor,
+    deployment: Deployment,
+    epoch: u32,
+    start: Cursor,
+    position: Cursor,
+    first: Option<Batch>,
+}
+
+/// What one answer of MongoDB held: the unit of everything that follows.
+#[derive(Debug)]
+pub struct Batch {
+    /// In stream order. A document that breaks the contract is a reason: its place counts all the same.
+    pub events: Vec<(Cursor, Result<Event, Invalid>)>,
+    /// The place of the stream after this batch.
+    pub position: Cursor,
+    /// For going on after this batch in another stream.
+    pub resume: Option<Resume>,
+}
+
+/// A stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The point to begin after is no longer, or never was, in the oplog.
+    #[error("the change stream can not be resumed: {0}")]
+    Lost(String),
+    /// Anything else; trying again may help.
+    #[error("the change stream could not be opened: {0}")]
+    Failed(String),
+}
+
+/// A stream ended. Open another one.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The collection was dropped or renamed. What follows is another collection.
+    #[error("the collection was dropped or renamed")]
+    Invalidated,
+    /// The oplog no longer reaches back to the stream's place.
+    #[error("the change stream can not go on: {0}")]
+    Lost(String),
+    /// Anything else: resume after the last batch.
+    #[error("the change stream broke: {0}")]
+    Broken(String),
+}
+
+impl Changes {
+    /// Opens a stream on the deployment's collection and reads its first answer, so that [`Self::start`] is a place
+    /// from which nothing is missed.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Takes at most about ten seconds.
+    pub async fn open(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
+        match timeout(Duration::from_secs(ANSWER_SECS_MAX), Self::open_now(deployment, from)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(OpenError::Failed(format!("no answer within {ANSWER_SECS_MAX} s"))),
+        }
+    }
+
+    async fn open_now(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
+        let images = match deployment.find_collection().await {
+            Ok(found) => found.is_some_and(|found| found.images),
+            Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
+        };
+        let collection = deployment.streams.collection::<Document>(&deployment.collection);
+        let aggregate = collection
+            .aggregate(pipeline(from, images))
+            .max_await_time(Duration::from_secs(AWAIT_SECS))
+            .batch();
+        let mut cursor = aggregate.await.map_err(|error| {
+            let reason = sentence_of(&error);
+            if is_lost(&error) { OpenError::Lost(reason) } else { OpenError::Failed(reason) }
+        })?;
+        let first = cursor.next().await;
+        // Read after the stream is open: a collection that is dropped from here on ends the stream, so the epoch
+        // can not be newer than the stream.
+        let found = deployment.find_collection().await.map_err(|error| OpenError::Failed(sentence_of(&error)))?;
+        let uuid = found.map(|found| found.uuid).unwrap_or_default();
+        let epoch = Cursor::epoch_of(&uuid);
+        let mut changes = Self {
+            cursor,
+            deployment: deployment.clone(),
+            epoch,
+            start: Cursor::boundary(epoch, ClusterTime::default()),
+            position: Cursor::boundary(epoch, ClusterTime::default()),
+            first: None,
+        };
+        let first = match first {
+            Some(Ok(answer)) => changes.read(answer.as_raw_document()),
+            Some(Err(error)) => return Err(OpenError::Failed(sentence_of(&error))),
+            None => return Err(OpenError::Failed("it ended at once".into())),
+        };
+        let first = first.map_err(|error| OpenError::Failed(error.to_string()))?;
+        changes.start = match first.events.first() {
+            Some((cursor, _)) => Cursor::boundary(epoch, cursor.time),
+            None => first.position,
+        };
+        changes.first = Some(first);
+        Ok(changes)
+    }
+
+    /// The place from which the stream misses nothing.
+    pub fn start(&self) -> Cursor {
+        self.start
+    }
+
+    /// Waits for the next batch; an empty one after about a second in which nothing happened.
+    ///
+    /// # Errors
+    /// The stream is at its end; see [`StreamError`].
+    pub async fn next(&mut self) -> Result<Batch, StreamError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        match timeout(Duration::from_secs(ANSWER_SECS_MAX), self.cursor.next()).await {
+            Err(_) => Err(StreamError::Broken(format!("no answer within {ANSWER_SECS_MAX} s"))),
+            Ok(None) => Err(StreamError::Broken("MongoDB closed it".into())),
+            Ok(Some(Err(error))) if is_lost(&error) => Err(StreamError::Lost(sentence_of(&error))),
+            Ok(Some(Err(error))) => Err(StreamError::Broken(sentence_of(&error))),
+            Ok(Some(Ok(answer))) => self.read(answer.as_raw_document()),
+        }
+    }
+
+    fn read(&mut self, answer: &RawDocument) -> Result<Batch, StreamError> {
+        let broken = |what: &str| StreamError::Broken(format!("an answer without {what}"));
+        let cursor = answer.get_document("cursor").map_err(|_| broken("a cursor"))?;
+        let batch = cursor.get_array("nextBatch").or_else(|_| cursor.get_array("firstBatch"));
+        let mut events = Vec::new();
+        for element in batch.map_err(|_| broken("a batch"))? {
+            let change = element.ok().and_then(|element| element.as_document());
+            let change = change.ok_or_else(|| broken("readable events"))?;
+            if change.get_str("operationType").is_ok_and(|kind| kind == "invalidate") {
+                // What came before it in this batch is of the collection that is gone, and every session is told to
+                // begin anew anyway.
+                return Err(StreamError::Invalidated);
+            }
+            let cursor = self.cursor_of(change).ok_or_else(|| broken("a resume token"))?;
+            if let Some(event) = self.event_of(change) {
+                events.push((cursor, event));
+            }
+        }
+        let resume = cursor.get_document("postBatchResumeToken").ok();
+        let time = resume.and_then(|token| time_of_token(token.get_str("_data").ok()?));
+        if let Some((last, _)) = events.last() {
+            self.position = *last;
+        }
+        // A token that is no event's is a boundary. It never takes the position back into the time of an event.
+        if let Some(time) = time.filter(|time| *time > self.position.time) {
+            self.position = Cursor::boundary(self.epoch, time);
+        }
+        self.learn_time(answer);
+        Ok(Batch {
+            events,
+            position: self.position,
+            resume: resume.and_then(|token| deserialize_from_slice(token.as_bytes()).ok()).map(Resume),
+        })
+    }
+
+    fn cursor_of(&self, change: &RawDocument) -> Option<Cursor> {
+        let token = change.get_document("_id").ok()?.get_str("_data").ok()?;
+        let time = change.get_timestamp("clusterTime").ok()?;
+        Some(Cursor::of_event(self.epoch, super::cluster_time(time), token))
+    }
+
+    /// The event in a change; `None` when the change is not one of a document.
+    fn event_of(&self, change: &RawDocument) -> Option<Result<Event, Invalid>> {
+        let operation = change.get_str("operationType").ok()?;
+        let after = match operation {
+            "insert" | "update" | "replace" => match change.get("fullDocument") {
+                Ok(Some(RawBsonRef::Document(document))) => Some(decode(document)),
+                // Deleted meanwhile: its own event follows.
+                Ok(_) => None,
+                Err(_) => Some(Err(Invalid::Encoding)),
+            },
+            "delete" => None,
+            _ => return None,
+        };
+        let before = match (operation, change.get("fullDocumentBeforeChange")) {
+            ("insert", _) => Before::Nowhere,
+            (_, Ok(Some(RawBsonRef::Document(document)))) => match decode(document) {
+                Ok(message) => Before::In(message.topics()),
+                Err(_) => Before::Nowhere,
+            },
+            _ => match &after {
+                // Without a pre-image, an update that left room, recipient and sender alone left its topics alone.
+                Some(Ok(message)) if operation == "update" && change.get_bool("moved").is_ok_and(|moved| !moved) => {
+                    Before::In(message.topics())
+                }
+                _ => Before::Unknown,
+            },
+        };
+        let key = change.get_document("documentKey").ok().and_then(|key| key.get("_id").ok().flatten());
+        let Some(id) = key.and_then(id_of) else {
+            return Some(Err(Invalid::Id));
+        };
+        Some(match after {
+            Some(Ok(message)) => Ok(Event {
+                id,
+                before,
+                after: Some(message),
+            }),
+            // Nobody was shown it and nobody is: only its place counts.
+            Some(Err(reason)) if before == Before::Nowhere => Err(reason),
+            Some(Err(_)) | None => Ok(Event {
+                id,
+                before,
+                after: None,
+            }),
+        })
+    }
+
+    fn learn_time(&self, answer: &RawDocument) {
+        let signed = answer.get_document("$clusterTime").ok();
+        if let Some(time) = signed.and_then(|time| deserialize_from_slice::<SignedTime>(time.as_bytes()).ok()) {
+            self.deployment.saw(time);
+        }
+    }
+}
+
+/// A token begins with the type byte of a timestamp and its eight bytes, in hexadecimal digits.
+fn time_of_token(data: &str) -> Option<ClusterTime> {
+    let digits = data.strip_prefix("82")?;
+    let word = |from: usize| u32::from_str_radix(digits.get(from..from + 8)?, 16).ok();
+    Some(ClusterTime {
+        seconds: word(0)?,
+        increment: word(8)?,
+    })
+}
+
+/// Errors after which resuming is of no use: 286 ChangeStreamHistoryLost, 280 ChangeStreamFatalError, 260
+/// InvalidResumeToken.
+fn is_lost(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Command(command) if matches!(command.code, 286 | 280 | 260))
+}
+
+/// A collection with images says exactly what a document was before and after an event. Without them MongoDB looks
+/// up what the document is now.
+fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
+    let mut stream = if images {
+        doc! { "fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable" }
+    } else {
+        doc! { "fullDocument": "updateLookup" }
+    };
+    if let ResumePoint::After(Resume(token)) = from {
+        stream.insert("resumeAfter", token.clone());
+    }
+    let updated = |field: &str| {
+        let path = format!("$updateDescription.updatedFields.{field}");
+        let removed = doc! { "$ifNull": ["$updateDescription.removedFields", []] };
+        doc! { "$or": [
+            { "$ne": [{ "$type": path }, "missing"] },
+            { "$in": [field, removed] },
+        ] }
+    };
+    vec![
+        doc! { "$changeStream": stream },
+        doc! { "$project": {
+            "operationType": 1,
+            "clusterTime": 1,
+            "documentKey._id": 1,
+            "moved": { "$or": [updated("room"), updated("recipient"), updated("sender")] },
+            "fullDocument": image("$fullDocument"),
+            "fullDocumentBeforeChange": image("$fullDocumentBeforeChange"),
+        } },
+    ]
+}
+
+/// The contract's fields of a document, each small or replaced by a value that breaks the contract.
+fn image(path: &str) -> Document {
+    // Four bytes are the most that a character takes. The bound of names is generous: the decoder counts characters.
+    let content_bytes_max = 4 * CONTENT_CHARS_MAX as i32;
+    let name_bytes_max = 1_024;
+    let text = |field: &str, bytes_max: i32| guarded_text(&format!("{path}.{field}"), bytes_max);
+    doc! { "$cond": [
+        { "$eq": [{ "$type": path }, "object"] },
+        {
+            "_id": format!("{path}._id"),
+            "content": text("content", content_bytes_max),
+            "sender": text("sender", name_bytes_max),
+            "recipient": text("recipient", name_bytes_max),
+            "room": text("room", name_bytes_max),
+            "date": guarded_date(&format!("{path}.date")),
+        },
+        null,
+    ] }
+}
+
+fn guarded_text(path: &str, bytes_max: i32) -> Document {
+    let short = doc! { "$cond": [{ "$lte": [{ "$strLenBytes": path }, bytes_max] }, path, false] };
+    doc! { "$cond": [{ "$eq": [{ "$type": path }, "string"] }, short, absent_or_wrong(path)] }
+}
+
+fn guarded_date(path: &str) -> Document {
+    doc! { "$cond": [{ "$eq": [{ "$type": path }, "date"] }, path, absent_or_wrong(path)] }
+}
+
+/// `null` for an absent value; `false`, which no field of the contract may be, for one of a wrong type.
+fn absent_or_wrong(path: &str) -> Document {
+    doc! { "$cond": [{ "$in": [{ "$type": path }, ["missing", "null", "undefined"]] }, null, false] }
+}

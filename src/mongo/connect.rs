@@ -1,0 +1,231 @@
+//! Opens a MongoDB deployment, and says in one sentence what is wrong with it and what to do.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use mongodb::{
+    Client, ClusterTime, Database,
+    bson::{Document, doc},
+    error::{Error, ErrorKind},
+    options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
+};
+
+/// How long the driver looks for a server that can take an operation. Longer than an election (about 2 s on
+/// a set with MongoDB's defaults takes up to 12 s; requests then answer 503 and are retried by their clients).
+const SERVER_SELECTION_SECS: u64 = 5;
+/// How long one TCP (and TLS) connection may take to open.
+const CONNECT_SECS: u64 = 5;
+/// The first MongoDB that has what we use: `changeStreamPreAndPostImages`, and `$in` in partial indexes.
+const OLDEST_MAJOR: u32 = 6;
+
+/// A deployment that was found to have what we need.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// For requests: inserts and reads.
+    pub(super) requests: Database,
+    /// For streams: a client of its own, so that inserts never queue behind a `getMore` that waits.
+    pub(super) streams: Database,
+    /// The name of the collection of messages.
+    pub(super) collection: String,
+    /// The newest signed cluster time that the streams have seen. The two clients do not share what they learn, and
+    /// a node refuses to wait for a time of which it has no signed word.
+    newest: Arc<RwLock<Option<ClusterTime>>>,
+    /// The hosts, for log lines: never credentials.
+    pub hosts: String,
+    /// MongoDB's version, for the log.
+    pub version: String,
+}
+
+/// Why a deployment can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URI does not parse, or its `mongodb+srv` name does not resolve.
+    #[error(
+        "MONGODB_URI can not be used: {reason}. It should look like mongodb://host1,host2/?replicaSet=rs0 or mongodb+srv://cluster.example.net/"
+    )]
+    Uri {
+        /// The driver's words, without what was in the URI.
+        reason: String,
+    },
+    /// Nothing answers there.
+    #[error(
+        "MongoDB at {hosts} can not be reached ({reason}). Check that it runs and that this machine may connect, or leave MONGODB_URI unset to use the embedded one"
+    )]
+    Unreachable {
+        /// Where.
+        hosts: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// Wrong name or password, or a name that may not do what we need.
+    #[error(
+        "MongoDB at {hosts} refuses the credentials of MONGODB_URI ({reason}). Check user, password and authSource"
+    )]
+    Credentials {
+        /// Where.
+        hosts: String,
+        /// The server's words.
+        reason: String,
+    },
+    /// Change streams read the oplog, which a standalone server has not.
+    #[error(
+        "MongoDB at {hosts} is a standalone server; change streams need a replica set. Start it with --replSet rs0 and run rs.initiate() once in mongosh, or leave MONGODB_URI unset to use the embedded one"
+    )]
+    Standalone {
+        /// Where.
+        hosts: String,
+    },
+    /// Older than 6.0.
+    #[error(
+        "MongoDB at {hosts} is version {version}; 6.0 or newer is needed. Upgrade it, or leave MONGODB_URI unset to use the embedded one"
+    )]
+    TooOld {
+        /// Where.
+        hosts: String,
+        /// What it says it is.
+        version: String,
+    },
+    /// Anything else that it answered.
+    #[error("MongoDB at {hosts} could not be asked what it is: {reason}")]
+    Other {
+        /// Where.
+        hosts: String,
+        /// Its words.
+        reason: String,
+    },
+}
+
+impl Deployment {
+    pub(super) fn saw(&self, time: ClusterTime) {
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(time);
+    }
+
+    pub(super) fn newest_time(&self) -> Option<ClusterTime> {
+        self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Connects, and checks that the deployment is a replica set or sharded cluster of version 6.0 or newer.
+///
+/// `database` wins over the one in the URI; with neither it is `corriente`. The URI's `appName` is kept.
+///
+/// # Errors
+/// When the deployment can not be used; see [`ConnectError`]. Takes about 5 s to say that nothing answers.
+pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Result<Deployment, ConnectError> {
+    let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri {
+        reason: uri_fault(&error),
+    })?;
+    options.app_name.get_or_insert_with(|| "corriente".into());
+    options.server_selection_timeout = Some(Duration::from_secs(SERVER_SELECTION_SECS));
+    options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECS));
+    // The promise is made here, whatever the URI says: an acknowledged insert is on the disks of a majority, and
+    // what is read is on a majority too. Retries are the driver's, and are safe for inserts (it numbers them).
+    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    options.read_concern = Some(ReadConcern::majority());
+    options.retry_writes = Some(true);
+    options.retry_reads = Some(true);
+
+    let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let name = database
+        .or(options.default_database.as_deref())
+        .unwrap_or("corriente")
+        .to_owned();
+    let client = |options: &ClientOptions| {
+        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri {
+            reason: uri_fault(&error),
+        })
+    };
+    let (requests, streams) = (client(&options)?, client(&options)?);
+    let version = check(&requests, &hosts).await?;
+    Ok(Deployment {
+        requests: requests.database(&name),
+        streams: streams.database(&name),
+        collection: collection.to_owned(),
+        newest: Arc::default(),
+        hosts,
+        version,
+    })
+}
+
+/// Asks the deployment what it is. Returns its version.
+async fn check(client: &Client, hosts: &str) -> Result<String, ConnectError> {
+    let admin = client.database("admin");
+    let ask = |command: Document| {
+        let (admin, hosts) = (&admin, hosts.to_owned());
+        async move { admin.run_command(command).await.map_err(|error| refused(hosts, &error)) }
+    };
+    let hello = ask(doc! { "hello": 1 }).await?;
+    let version = ask(doc! { "buildInfo": 1 }).await?.get_str("version").unwrap_or("unknown").to_owned();
+    let hosts = || hosts.to_owned();
+    let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
+    if major.is_some_and(|major| major < OLDEST_MAJOR) {
+        return Err(ConnectError::TooOld {
+            hosts: hosts(),
+            version,
+        });
+    }
+    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    if !sharded && hello.get_str("setName").is_err() {
+        return Err(ConnectError::Standalone { hosts: hosts() });
+    }
+    // The first command that needs a right: wrong credentials show here at the latest.
+    ask(doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true }).await?;
+    Ok(version)
+}
+
+fn refused(hosts: String, error: &Error) -> ConnectError {
+    let reason = sentence_of(error);
+    match &*error.kind {
+        ErrorKind::Authentication { .. } => ConnectError::Credentials { hosts, reason },
+        // 13 Unauthorized, 18 AuthenticationFailed; Atlas answers 8000.
+        ErrorKind::Command(command) if matches!(command.code, 13 | 18 | 8000) => {
+            ConnectError::Credentials { hosts, reason }
+        }
+        // The driver reports a failed handshake as a server that could not be selected.
+        ErrorKind::ServerSelection { .. } if reason.contains("uthentication") => {
+            ConnectError::Credentials { hosts, reason }
+        }
+        ErrorKind::ServerSelection { .. } | ErrorKind::Io(_) | ErrorKind::DnsResolve { .. } => {
+            ConnectError::Unreachable { hosts, reason }
+        }
+        _ => ConnectError::Other { hosts, reason },
+    }
+}
+
+/// What is wrong with a URI. The driver's sentence may quote parts of it, and a URI holds the password, so
+/// only sentences about name resolution, which quote host names alone, are passed on.
+fn uri_fault(error: &Error) -> String {
+    match &*error.kind {
+        ErrorKind::DnsResolve { message, .. } => message.clone(),
+        ErrorKind::InvalidArgument { message, .. } if !message.contains('@') && !message.contains("://") => {
+            message.clone()
+        }
+        _ => "it does not parse as a MongoDB connection string".into(),
+    }
+}
+
+/// The driver's error as one line. Its `Display` is a dump of structures; the parts that a person needs are
+/// picked here.
+pub(super) fn sentence_of(error: &Error) -> String {
+    let text = match &*error.kind {
+        ErrorKind::Command(command) => format!("{} (code {})", command.message, command.code),
+        ErrorKind::Authentication { message, .. } => message.clone(),
+        ErrorKind::ServerSelection { message, .. } => innermost(message),
+        ErrorKind::Io(io) => io.to_string(),
+        kind => kind.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A failed server selection lists every server with its error. The first of them says enough.
+fn innermost(message: &str) -> String {
+    match message.split_once("Error: ") {
+        Some((_, rest)) => {
+            let end = rest.find([',', '}', ']']).unwrap_or(rest.len());
+            rest[..end].trim_start_matches("Kind: ").to_owned()
+        }
+        None => message.to_owned(),
+    }
+}

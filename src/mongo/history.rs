@@ -1,0 +1,425 @@
+//! Pages of what is stored, each a bounded scan of an index.
+//!
+//! The order is (effective date, `_id`), newest first. Documents with a field `date` come from one ordered scan,
+//! those whose time is in their ObjectId from another, and the two are merged. A page examines at most twice as
+//! many documents as it asks for, and one more to know whether there are older ones.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use mongodb::{
+    ClientSession, Collection,
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
+    error::{Error, ErrorKind},
+    options::Hint,
+};
+use tokio::time::timeout;
+
+use super::{
+    connect::{Deployment, sentence_of},
+    document::decode,
+    id::bson_of,
+    place::{Before, first_object_id_of},
+    schema::{all_key, conversation_key, date_range, room_key, to_nobody, to_somebody},
+    timestamp,
+};
+use crate::{
+    cursor::ClusterTime,
+    message::{DEFAULT_ROOM, Message, RoomName, UserName},
+};
+
+/// How long a read may take, in seconds: also the longest wait for a node that lags behind `at_least`.
+const READ_SECS_MAX: u64 = 5;
+
+/// How many documents of a room are looked at for its newest message: a few, as some may break the contract.
+const NEWEST_ROWS: usize = 4;
+
+/// Reads what is stored. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct History {
+    deployment: Deployment,
+    collection: Collection<RawDocumentBuf>,
+}
+
+/// Which messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of a room.
+    Room(RoomName),
+    /// The direct messages that a person sent or received.
+    Inbox(UserName),
+    /// The direct messages between two people.
+    Conversation(UserName, UserName),
+    /// Every message.
+    All,
+}
+
+/// One page.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Oldest first. May be shorter than asked for although there are older ones: documents that break the
+    /// contract are left out.
+    pub messages: Vec<Message>,
+    /// Where older ones begin; `None` when there are none.
+    pub before: Option<Before>,
+}
+
+/// A room and its newest message.
+#[derive(Debug, Clone)]
+pub struct RoomSummary {
+    /// The room.
+    pub room: RoomName,
+    /// Its newest message.
+    pub newest: Message,
+}
+
+/// One page of the rooms, by name.
+#[derive(Debug, Clone)]
+pub struct RoomsPage {
+    /// In the order of their names' bytes.
+    pub rooms: Vec<RoomSummary>,
+    /// Where the next page begins; `None` at the end.
+    pub after: Option<RoomName>,
+}
+
+/// MongoDB could not be read. Trying again is safe.
+#[derive(Debug, thiserror::Error)]
+#[error("MongoDB could not be read just now; try again in a moment")]
+pub struct ReadError {
+    /// For the log.
+    pub reason: String,
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        let reason = match &*error.kind {
+            ErrorKind::Command(command) if command.code == 50 => "the read took too long".into(),
+            _ => sentence_of(&error),
+        };
+        Self { reason }
+    }
+}
+
+/// What the index gave, with the place of each document, valid or not.
+struct Row {
+    place: Before,
+    document: RawDocumentBuf,
+}
+
+impl History {
+    /// A reader of the deployment's collection.
+    pub fn new(deployment: &Deployment) -> Self {
+        Self {
+            deployment: deployment.clone(),
+            collection: deployment.requests.collection(&deployment.collection),
+        }
+    }
+
+    /// The newest `limit` messages of `scope` that are older than `before`, as they were at `at_least` or later.
+    ///
+    /// # Errors
+    /// When MongoDB does not answer within five seconds, or a node has not come to `at_least` by then.
+    pub async fn page(
+        &self,
+        scope: &Scope,
+        limit: usize,
+        before: Option<&Before>,
+        at_least: ClusterTime,
+    ) -> Result<Page, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            self.read_page(&mut session, scope, limit, before).await
+        })
+        .await
+    }
+
+    /// One message, or `None` if there is none with this id that keeps the contract.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn get(&self, id: &str, at_least: ClusterTime) -> Result<Option<Message>, ReadError> {
+        let Some(id) = bson_of(id) else {
+            return Ok(None);
+        };
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let found = self.collection.find_one(doc! { "_id": id }).session(&mut session).await?;
+            Ok(found.and_then(|document| decode(&document).ok()))
+        })
+        .await
+    }
+
+    /// At most `limit` rooms whose names come after `after`, each with its newest message. One seek in the index per
+    /// room, however many messages it has.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn rooms(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+        at_least: ClusterTime,
+    ) -> Result<RoomsPage, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let mut rooms: Vec<RoomSummary> = Vec::new();
+            let mut last = after.map(|room| room.as_str().to_owned()).unwrap_or_default();
+            // `general` also has the messages that name no room, which the walk by name can not meet.
+            let mut general_is_due = last.as_str() < DEFAULT_ROOM;
+            loop {
+                let mut next = self.next_room(&mut session, &last).await?;
+                if general_is_due && next.as_deref().is_none_or(|name| name >= DEFAULT_ROOM) {
+                    general_is_due = false;
+                    next = Some(DEFAULT_ROOM.into());
+                }
+                let Some(name) = next else {
+                    return Ok(RoomsPage { rooms, after: None });
+                };
+                if let Ok(room) = RoomName::parse(&name) {
+                    let newest = self.newest(&mut session, &Scope::Room(room.clone())).await?;
+                    if let Some(newest) = newest {
+                        if rooms.len() == limit {
+                            let after = rooms.last().map(|summary| summary.room.clone());
+                            return Ok(RoomsPage { rooms, after });
+                        }
+                        rooms.push(RoomSummary { room, newest });
+                    }
+                }
+                last = name;
+            }
+        })
+        .await
+    }
+
+    async fn next_room(&self, session: &mut ClientSession, after: &str) -> Result<Option<String>, Error> {
+        let mut filter = to_nobody();
+        filter.insert("room", doc! { "$gt": after });
+        let find = self.collection.find(filter).sort(doc! { "room": 1 }).limit(1);
+        let mut cursor = find.hint(Hint::Keys(room_key())).session(&mut *session).await?;
+        let found = cursor.stream(session).try_next().await?;
+        Ok(found.and_then(|document| document.get_str("room").ok().map(str::to_owned)))
+    }
+
+    async fn read_page(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        limit: usize,
+        before: Option<&Before>,
+    ) -> Result<Page, ReadError> {
+        let mut rows = self.rows(session, scope, limit, before).await?;
+        let has_more = match rows.last() {
+            Some(last) if rows.len() == limit => self.has_older(session, scope, &last.place).await?,
+            _ => rows.len() > limit,
+        };
+        rows.truncate(limit);
+        let before = rows.last().filter(|_| has_more).map(|row| row.place.clone());
+        let mut messages: Vec<Message> = rows.iter().filter_map(|row| decode(&row.document).ok()).collect();
+        messages.reverse();
+        Ok(Page { messages, before })
+    }
+
+    /// The merged scans, newest first: `limit` rows if there are as many, and at most twice as many.
+    async fn rows(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        limit: usize,
+        before: Option<&Before>,
+    ) -> Result<Vec<Row>, ReadError> {
+        let mut rows = self.dated(session, scope, limit, before).await?;
+        // What is older than a full page of dated ones is not of this page.
+        let oldest = rows.last().filter(|_| rows.len() == limit).map(|row| row.place.millis);
+        let undated = self.undated(session, scope, limit, before, oldest).await?;
+        if !undated.is_empty() {
+            rows.extend(undated);
+            rows.sort_by(newest_first);
+        }
+        Ok(rows)
+    }
+
+    /// The newest valid message among the newest few documents of `scope`.
+    async fn newest(&self, session: &mut ClientSession, scope: &Scope) -> Result<Option<Message>, ReadError> {
+        let rows = self.rows(session, scope, NEWEST_ROWS, None).await?;
+        Ok(rows.iter().find_map(|row| decode(&row.document).ok()))
+    }
+
+    async fn has_older(&self, session: &mut ClientSession, scope: &Scope, place: &Before) -> Result<bool, ReadError> {
+        let older = Some(place);
+        Ok(!self.dated(session, scope, 1, older).await?.is_empty()
+            || !self.undated(session, scope, 1, older, None).await?.is_empty())
+    }
+
+    /// Documents with a field `date`, newest first. Those of the very millisecond of `before` are asked for first, by
+    /// id across all BSON types, which only `$expr` compares: `$lt` alone looks at one type.
+    async fn dated(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        limit: usize,
+        before: Option<&Before>,
+    ) -> Result<Vec<Row>, ReadError> {
+        let (first, last) = date_range();
+        let mut rows = Vec::new();
+        let mut range = doc! { "$gte": first, "$lte": last };
+        if let Some(before) = before {
+            let date = mongodb::bson::DateTime::from_millis(before.millis);
+            if let Some(id) = &before.id {
+                let older_id = doc! { "$expr": { "$lt": ["$_id", { "$literal": id.clone() }] } };
+                let filter = scope.filter(doc! { "date": date }, older_id);
+                rows = self.scan(session, scope, filter, doc! { "_id": -1 }, limit).await?;
+            }
+            range = doc! { "$gte": first, "$lt": date };
+        }
+        if rows.len() < limit {
+            let filter = scope.filter(doc! { "date": range }, Document::new());
+            let sort = doc! { "date": -1, "_id": -1 };
+            rows.extend(self.scan(session, scope, filter, sort, limit - rows.len()).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Documents without a date, newest first; not older than `oldest`, in milliseconds.
+    async fn undated(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        limit: usize,
+        before: Option<&Before>,
+        oldest: Option<i64>,
+    ) -> Result<Vec<Row>, ReadError> {
+        let bound = before.and_then(Before::object_id_bound);
+        let lowest = first_object_id_of(oldest.map_or(0, |millis| millis.div_euclid(1_000)));
+        let Some(lowest) = lowest else {
+            return Ok(Vec::new());
+        };
+        // Both bounds are ObjectIds, so nothing but ObjectIds is looked at.
+        let ids = match bound {
+            Some(bound) => doc! { "$gte": lowest, "$lt": bound },
+            None => doc! { "$gte": lowest },
+        };
+        let filter = scope.filter(doc! { "date": null, "_id": ids }, Document::new());
+        self.scan(session, scope, filter, doc! { "_id": -1 }, limit).await
+    }
+
+    async fn scan(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        filter: Document,
+        sort: Document,
+        limit: usize,
+    ) -> Result<Vec<Row>, ReadError> {
+        let mut find = self
+            .collection
+            .find(filter)
+            .sort(sort)
+            .limit(limit as i64)
+            .max_time(Duration::from_secs(READ_SECS_MAX));
+        if let Some(key) = scope.index() {
+            find = find.hint(Hint::Keys(key));
+        }
+        let mut cursor = find.session(&mut *session).await?;
+        let mut rows = Vec::new();
+        let mut documents = cursor.stream(session);
+        while let Some(document) = documents.try_next().await? {
+            if let Some(place) = place_of(&document) {
+                rows.push(Row { place, document });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// A causal session: its reads are at least as new as `at_least`, on whichever node they run.
+    async fn session_at(&self, at_least: ClusterTime) -> Result<ClientSession, Error> {
+        let client = self.collection.client();
+        let mut session = client.start_session().causal_consistency(true).await?;
+        if let Some(newest) = self.deployment.newest_time() {
+            session.advance_cluster_time(&newest);
+        }
+        session.advance_operation_time(timestamp(at_least));
+        Ok(session)
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
+        timeout(Duration::from_secs(READ_SECS_MAX), read).await.unwrap_or_else(|_| {
+            Err(ReadError {
+                reason: format!("no answer within {READ_SECS_MAX} s"),
+            })
+        })
+    }
+}
+
+fn place_of(document: &RawDocument) -> Option<Before> {
+    let id = document.get("_id").ok()??;
+    let millis = match document.get("date").ok().flatten() {
+        Some(mongodb::bson::RawBsonRef::DateTime(date)) => date.timestamp_millis(),
+        _ => id.as_object_id()?.timestamp().timestamp_millis(),
+    };
+    Some(Before::document(millis, id))
+}
+
+/// The merged order of the two scans. Within each scan MongoDB has put equal dates in the order of their ids, which
+/// the stable sort keeps; between the scans only ObjectIds of one millisecond can meet.
+fn newest_first(a: &Row, b: &Row) -> std::cmp::Ordering {
+    let by_date = b.place.millis.cmp(&a.place.millis);
+    by_date.then_with(|| match (&a.place.id, &b.place.id) {
+        (Some(Bson::ObjectId(a)), Some(Bson::ObjectId(b))) => b.bytes().cmp(&a.bytes()),
+        _ => b.place.order_beside_object_ids().cmp(&a.place.order_beside_object_ids()),
+    })
+}
+
+impl Scope {
+    /// The filter of this scope with `range`, which every branch needs so that each has its own bounds in its
+    /// index, and with `extra`.
+    fn filter(&self, range: Document, extra: Document) -> Document {
+        let branch = |mut part: Document| {
+            part.extend(range.clone());
+            part
+        };
+        let mut filter = match self {
+            Scope::All => branch(Document::new()),
+            Scope::Room(room) => {
+                let mut part = to_nobody();
+                part.insert("room", room_values(room));
+                branch(part)
+            }
+            Scope::Inbox(user) => {
+                let mut sent = to_somebody();
+                sent.insert("sender", user.as_str());
+                let received = doc! { "recipient": user.as_str() };
+                doc! { "$or": [branch(sent), branch(received)] }
+            }
+            Scope::Conversation(one, other) => {
+                let from = |sender: &UserName, recipient: &UserName| {
+                    branch(doc! { "sender": sender.as_str(), "recipient": recipient.as_str() })
+                };
+                doc! { "$or": [from(one, other), from(other, one)] }
+            }
+        };
+        filter.extend(extra);
+        filter
+    }
+
+    /// The index to use. An inbox merges two, which a hint can not say and the planner finds.
+    fn index(&self) -> Option<Document> {
+        match self {
+            Scope::All => Some(all_key()),
+            Scope::Room(_) => Some(room_key()),
+            Scope::Conversation(..) => Some(conversation_key()),
+            Scope::Inbox(_) => None,
+        }
+    }
+}
+
+/// `general` is also the room of messages that name none.
+fn room_values(room: &RoomName) -> Bson {
+    if room.as_str() == DEFAULT_ROOM {
+        Bson::Document(doc! { "$in": [null, "", DEFAULT_ROOM] })
+    } else {
+        room.as_str().into()
+    }
+}

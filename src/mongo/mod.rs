@@ -1,0 +1,40 @@
+//! Stage 2, the database: the only folder that names the driver.
+//!
+//! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
+//! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
+//! - `inserter` is the only writer, `history` the only reader of collections, `changes` the change stream.
+
+mod changes;
+mod connect;
+mod document;
+mod history;
+mod id;
+mod inserter;
+mod place;
+mod schema;
+
+pub use changes::{Batch, Changes, OpenError, ResumePoint, StreamError};
+pub use connect::{ConnectError, Deployment, connect};
+pub use document::Invalid;
+pub use history::{History, Page, ReadError, RoomSummary, RoomsPage, Scope};
+pub use inserter::{InsertError, Inserted, Inserter};
+pub use place::Before;
+pub use schema::{SchemaError, SchemaOptions};
+
+use mongodb::bson::Timestamp;
+
+use crate::cursor::ClusterTime;
+
+fn cluster_time(timestamp: Timestamp) -> ClusterTime {
+    ClusterTime {
+        seconds: timestamp.time,
+        increment: timestamp.increment,
+    }
+}
+
+fn timestamp(time: ClusterTime) -> Timestamp {
+    Timestamp {
+        time: time.seconds,
+        increment: time.increment,
+    }
+}

@@ -1,0 +1,334 @@
+//! The page of a room or an inbox.
+
+use askama::Template;
+use futures::future::try_join;
+use poem::{
+    Response, Result, handler,
+    http::{HeaderValue, StatusCode, header},
+    web::{Data, Form, Path, Query},
+};
+use serde::Deserialize;
+
+use super::{
+    Pages, answer, errors,
+    form::{FormErrors, FormView, SentForm, new_id},
+    links::Piece,
+    place::{Place, encoded},
+    row::{Row, rows_of},
+    texts::{Texts, fill},
+    visitor::{Visitor, remember},
+};
+use crate::{
+    message::{NewMessage, RoomName, UserName},
+    mongo::{Before, InsertError, ReadError},
+};
+
+/// How many messages a page shows.
+const PAGE_MESSAGES: usize = 50;
+/// How many rooms are listed. Each costs a few seeks in an index.
+const ROOMS_MAX: usize = 30;
+
+/// What may follow the path of a chat.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ChatQuery {
+    /// Show the messages before this place.
+    before: Option<String>,
+    /// Whom the form is to write to.
+    to: Option<String>,
+    /// Present: the page loads itself again, for readers without a script.
+    refresh: Option<String>,
+}
+
+/// What the two forms "open" ask for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OpenQuery {
+    room: Option<String>,
+    inbox: Option<String>,
+}
+
+/// `/` leads to the room `general`, or to the room or inbox that is asked for by name.
+#[handler]
+pub(crate) fn index(query: Result<Query<OpenQuery>>, visitor: Visitor) -> Response {
+    let query = query.map(|Query(query)| query).unwrap_or_default();
+    let place = match (query.inbox, query.room) {
+        (Some(user), _) => inbox(&user),
+        (None, Some(room)) => room_named(&room),
+        (None, None) => Ok(Place::Room(RoomName::general())),
+    };
+    match place {
+        Ok(place) => answer::see_other(&place.path()),
+        Err(not_found) => not_found(visitor.language),
+    }
+}
+
+/// The messages of a room, and a form that writes to it.
+#[handler]
+pub(crate) async fn show_room(
+    name: Result<Path<String>>,
+    query: Result<Query<ChatQuery>>,
+    Data(pages): Data<&Pages>,
+    visitor: Visitor,
+) -> Response {
+    let name = text_of(name);
+    match room_named(&name) {
+        Ok(place) => pages.show(place, &name, query, visitor).await,
+        Err(not_found) => not_found(visitor.language),
+    }
+}
+
+/// The direct messages to and from one person, and a form that writes as that person.
+#[handler]
+pub(crate) async fn show_inbox(
+    name: Result<Path<String>>,
+    query: Result<Query<ChatQuery>>,
+    Data(pages): Data<&Pages>,
+    visitor: Visitor,
+) -> Response {
+    let name = text_of(name);
+    match inbox(&name) {
+        Ok(place) => pages.show(place, &name, query, visitor).await,
+        Err(not_found) => not_found(visitor.language),
+    }
+}
+
+/// What the form of [`show_room`] sends.
+#[handler]
+pub(crate) async fn post_room(
+    name: Result<Path<String>>,
+    form: Result<Form<SentForm>>,
+    Data(pages): Data<&Pages>,
+    visitor: Visitor,
+) -> Response {
+    match room_named(&text_of(name)) {
+        Ok(place) => pages.post(place, form, visitor).await,
+        Err(not_found) => not_found(visitor.language),
+    }
+}
+
+/// What the form of [`show_inbox`] sends.
+#[handler]
+pub(crate) async fn post_inbox(
+    name: Result<Path<String>>,
+    form: Result<Form<SentForm>>,
+    Data(pages): Data<&Pages>,
+    visitor: Visitor,
+) -> Response {
+    match inbox(&text_of(name)) {
+        Ok(place) => pages.post(place, form, visitor).await,
+        Err(not_found) => not_found(visitor.language),
+    }
+}
+
+/// A name that is no UTF-8 is no name, like an empty one.
+fn text_of(name: Result<Path<String>>) -> String {
+    name.map(|Path(name)| name).unwrap_or_default()
+}
+
+/// The page that says that there is no such place.
+type NotFound = fn(super::texts::Language) -> Response;
+
+fn room_named(name: &str) -> Result<Place, NotFound> {
+    RoomName::normalise(name).map(Place::Room).map_err(|_| errors::no_such_room as NotFound)
+}
+
+fn inbox(name: &str) -> Result<Place, NotFound> {
+    UserName::normalise(name).map(Place::Inbox).map_err(|_| errors::no_such_inbox as NotFound)
+}
+
+impl Pages {
+    async fn show(&self, place: Place, name: &str, query: Result<Query<ChatQuery>>, visitor: Visitor) -> Response {
+        let path = place.path();
+        // One place has one address.
+        let Ok(Query(query)) = query else {
+            return answer::see_other(&path);
+        };
+        if place.name() != name {
+            return answer::see_other(&path);
+        }
+        let before: Option<Before> = match query.before.as_deref().map(str::parse).transpose() {
+            Ok(before) => before,
+            // Mistyped, or of another version of the server: the newest messages are the best answer.
+            Err(_) => return answer::see_other(&path),
+        };
+        match self.conversation(&place, &visitor, before.as_ref()).await {
+            Ok(conversation) => {
+                let form = FormView::empty(&place, &visitor, query.to.unwrap_or_default());
+                let mut page = self.page(&place, &visitor, form, Some(conversation));
+                page.is_refreshing = query.refresh.is_some() && page.is_live;
+                answer::page(StatusCode::OK, visitor.language, &page)
+            }
+            Err(error) => errors::unavailable(visitor.language, &error, &path),
+        }
+    }
+
+    async fn post(&self, place: Place, form: Result<Form<SentForm>>, visitor: Visitor) -> Response {
+        let sent = match form {
+            Ok(Form(sent)) => sent,
+            Err(error) => return errors::bad_form(visitor.language, error.status()),
+        };
+        let texts = &visitor.language.texts().page;
+        let new = match NewMessage::parse(sent.draft(&place)) {
+            Ok(new) => new,
+            Err(faults) => {
+                let errors = FormErrors::of_fields(&faults, &sent, texts);
+                let mut form = FormView::returned(sent, errors);
+                if faults.iter().any(|fault| fault.field == "id") {
+                    form.id = new_id();
+                }
+                return self.give_back(StatusCode::UNPROCESSABLE_ENTITY, &place, &visitor, form).await;
+            }
+        };
+        let sender = new.sender.clone();
+        let mut inserted = self.inserter.insert(new.clone()).await;
+        if let Err(InsertError::Conflict { .. }) = inserted {
+            // The same form, but not the same words: sent, gone back to, and sent with another text.
+            inserted = self.inserter.insert(NewMessage { id: None, ..new }).await;
+        }
+        match inserted {
+            Ok(_) => sent_from(&place, &sender, &sent),
+            Err(InsertError::Unknown { id, reason }) => {
+                tracing::warn!(%reason, "a message from a form may not be stored");
+                let errors = FormErrors::of_form(texts.error_unavailable.clone());
+                let mut form = FormView::returned(sent, errors);
+                form.id = id.to_string();
+                errors::retry_later(self.give_back(StatusCode::SERVICE_UNAVAILABLE, &place, &visitor, form).await)
+            }
+            Err(refused) => {
+                let reason = fill(&texts.error_refused, "reason", &refused.to_string());
+                let form = FormView::returned(sent, FormErrors::of_form(reason));
+                self.give_back(StatusCode::UNPROCESSABLE_ENTITY, &place, &visitor, form).await
+            }
+        }
+    }
+
+    /// The same page again, with what was written: also when its messages can not be read.
+    async fn give_back(&self, status: StatusCode, place: &Place, visitor: &Visitor, form: FormView) -> Response {
+        let conversation = self.conversation(place, visitor, None).await.ok();
+        answer::page(status, visitor.language, &self.page(place, visitor, form, conversation))
+    }
+
+    async fn conversation(
+        &self,
+        place: &Place,
+        visitor: &Visitor,
+        before: Option<&Before>,
+    ) -> Result<Conversation, ReadError> {
+        // The place in the stream is taken before the read, which is at least as new: what happens between the two
+        // comes once more over the stream, and nothing is missed.
+        let cursor = self.status.position();
+        let scope = place.scope();
+        let (page, rooms) = try_join(
+            self.history.page(&scope, PAGE_MESSAGES, before, cursor.time),
+            self.history.rooms(None, ROOMS_MAX, cursor.time),
+        )
+        .await?;
+        Ok(Conversation {
+            // An older page is not live: between it and what is new, messages are missing.
+            cursor: before.is_none().then(|| cursor.to_string()),
+            before: page.before.map(|before| before.to_string()).unwrap_or_default(),
+            rows: rows_of(page.messages, visitor.name_at(place)),
+            rooms: rooms.rooms.into_iter().map(|summary| summary.room).collect(),
+        })
+    }
+
+    fn page<'a>(
+        &self,
+        place: &'a Place,
+        visitor: &Visitor,
+        form: FormView,
+        conversation: Option<Conversation>,
+    ) -> ChatPage<'a> {
+        let texts = visitor.language.texts();
+        let is_read = conversation.is_some();
+        let Conversation { cursor, before, rows, rooms } = conversation.unwrap_or_default();
+        let (title, log_label) = match place {
+            Place::Room(room) => (
+                room.to_string(),
+                fill(&texts.page.messages_in_room, "room", room.as_str()),
+            ),
+            Place::Inbox(user) => (
+                fill(&texts.page.inbox_of, "user", user.as_str()),
+                fill(&texts.page.messages_in_inbox, "user", user.as_str()),
+            ),
+        };
+        ChatPage {
+            texts,
+            script_texts: texts.script_json(),
+            title,
+            log_label,
+            is_live: cursor.is_some(),
+            is_read,
+            is_refreshing: false,
+            cursor: cursor.unwrap_or_default(),
+            before,
+            rows,
+            blank: Row::blank(),
+            rooms: listed(rooms, place),
+            mongosh: place.mongosh_line(&self.collection),
+            place,
+            form,
+        }
+    }
+}
+
+/// After a message was stored: back to the page, which knows the name and, in an inbox, the other person again.
+fn sent_from(place: &Place, sender: &UserName, sent: &SentForm) -> Response {
+    match place {
+        Place::Inbox(_) => answer::see_other(&format!("{}?to={}", place.path(), encoded(sent.recipient()))),
+        Place::Room(_) => {
+            let mut response = answer::see_other(&place.path());
+            if let Ok(cookie) = HeaderValue::try_from(remember(sender)) {
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
+            }
+            response
+        }
+    }
+}
+
+/// The rooms of the list, with `general` and the room of this page although nobody may have written to them.
+fn listed(rooms: Vec<RoomName>, place: &Place) -> Vec<Place> {
+    let mut rooms = rooms;
+    rooms.push(RoomName::general());
+    if let Place::Room(room) = place {
+        rooms.push(room.clone());
+    }
+    rooms.sort();
+    rooms.dedup();
+    rooms.into_iter().map(Place::Room).collect()
+}
+
+/// What was read for a page.
+#[derive(Default)]
+struct Conversation {
+    /// From where the stream goes on; `None` on a page of older messages.
+    cursor: Option<String>,
+    /// Where older messages are; empty when there are none.
+    before: String,
+    rows: Vec<Row>,
+    rooms: Vec<RoomName>,
+}
+
+#[derive(Template)]
+#[template(path = "chat.html")]
+struct ChatPage<'a> {
+    texts: &'static Texts,
+    script_texts: String,
+    place: &'a Place,
+    title: String,
+    log_label: String,
+    /// Empty when the page is not live.
+    cursor: String,
+    before: String,
+    rows: Vec<Row>,
+    /// For the browser to fill.
+    blank: Row,
+    rooms: Vec<Place>,
+    form: FormView,
+    mongosh: String,
+    is_live: bool,
+    /// `false`: MongoDB could not be read.
+    is_read: bool,
+    is_refreshing: bool,
+}

@@ -1,0 +1,83 @@
+//! The pages that say what went wrong.
+
+use askama::Template;
+use poem::{
+    Response, handler,
+    http::{HeaderValue, StatusCode, header},
+};
+
+use super::{
+    answer,
+    texts::{Language, PageTexts, Texts},
+    visitor::Visitor,
+};
+use crate::mongo::ReadError;
+
+/// When to come back, in seconds, while MongoDB can not be reached: about as long as an election takes.
+const RETRY_AFTER_SECS: &str = "5";
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    texts: &'static Texts,
+    title: &'a str,
+    text: &'a str,
+    /// What to try again.
+    again: Option<&'a str>,
+}
+
+/// 404 for a path that leads nowhere.
+#[handler]
+pub(crate) fn not_found(visitor: Visitor) -> Response {
+    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| {
+        (&texts.not_found_title, &texts.not_found_text)
+    })
+}
+
+/// 404 for a name that no room can have.
+pub(super) fn no_such_room(language: Language) -> Response {
+    show(StatusCode::NOT_FOUND, language, None, |texts| {
+        (&texts.no_room_title, &texts.no_room_text)
+    })
+}
+
+/// 404 for a name that nobody can have.
+pub(super) fn no_such_inbox(language: Language) -> Response {
+    show(StatusCode::NOT_FOUND, language, None, |texts| {
+        (&texts.no_inbox_title, &texts.no_inbox_text)
+    })
+}
+
+/// The body was no form, or too big: `status` says which.
+pub(super) fn bad_form(language: Language, status: StatusCode) -> Response {
+    show(status, language, None, |texts| {
+        (&texts.bad_form_title, &texts.bad_form_text)
+    })
+}
+
+/// 503: MongoDB can not be read.
+pub(super) fn unavailable(language: Language, error: &ReadError, path: &str) -> Response {
+    tracing::warn!(reason = %error.reason, "a page could not be shown");
+    let response = show(StatusCode::SERVICE_UNAVAILABLE, language, Some(path), |texts| {
+        (&texts.unavailable_title, &texts.unavailable_text)
+    });
+    retry_later(response)
+}
+
+/// Says when to come back.
+pub(super) fn retry_later(mut response: Response) -> Response {
+    let seconds = HeaderValue::from_static(RETRY_AFTER_SECS);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
+fn show(
+    status: StatusCode,
+    language: Language,
+    again: Option<&str>,
+    words: impl Fn(&'static PageTexts) -> (&'static String, &'static String),
+) -> Response {
+    let texts = language.texts();
+    let (title, text) = words(&texts.page);
+    answer::page(status, language, &ErrorPage { texts, title, text, again })
+}

@@ -1,0 +1,176 @@
+//! The form of a page: what it sent, and how it is shown again.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Deserialize;
+
+use super::{
+    place::Place,
+    texts::{PageTexts, fill},
+    visitor::Visitor,
+};
+use crate::message::{Draft, FieldError};
+
+/// The fields as a browser sends them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SentForm {
+    content: String,
+    sender: String,
+    recipient: String,
+    /// Made by [`new_id`] with the page, so that a form that is sent twice is stored once.
+    id: String,
+}
+
+impl SentForm {
+    pub(super) fn draft(&self, place: &Place) -> Draft {
+        let recipient = self.recipient.trim();
+        let (recipient, room) = match place {
+            Place::Room(room) => (recipient, Some(room.as_str().to_owned())),
+            // No recipient would mean the room `general`; an inbox writes to people only, and a blank is the name
+            // of nobody.
+            Place::Inbox(_) if recipient.is_empty() => (" ", None),
+            Place::Inbox(_) => (recipient, None),
+        };
+        Draft {
+            id: (!self.id.is_empty()).then(|| self.id.clone()),
+            content: Some(self.content()),
+            sender: Some(self.sender.clone()),
+            recipient: Some(recipient.to_owned()),
+            room,
+        }
+    }
+
+    /// Whom the message was for, as typed.
+    pub(super) fn recipient(&self) -> &str {
+        self.recipient.trim()
+    }
+
+    /// A form sends every line end as CR LF, whatever was typed.
+    fn content(&self) -> String {
+        self.content.replace("\r\n", "\n")
+    }
+}
+
+/// The form as the template shows it.
+#[derive(Debug, Default)]
+pub(super) struct FormView {
+    pub(super) id: String,
+    pub(super) sender: String,
+    pub(super) recipient: String,
+    pub(super) content: String,
+    pub(super) errors: FormErrors,
+}
+
+/// What is said beside the fields.
+#[derive(Debug, Default)]
+pub(super) struct FormErrors {
+    pub(super) sender: Option<String>,
+    pub(super) recipient: Option<String>,
+    pub(super) content: Option<String>,
+    /// What is the fault of no field.
+    pub(super) form: Option<String>,
+}
+
+impl FormView {
+    /// A form for the next message.
+    pub(super) fn empty(place: &Place, visitor: &Visitor, recipient: String) -> Self {
+        Self {
+            id: new_id(),
+            sender: visitor.name_at(place).map(ToString::to_string).unwrap_or_default(),
+            recipient,
+            ..Self::default()
+        }
+    }
+
+    /// What was sent, given back with what is to be said about it.
+    pub(super) fn returned(sent: SentForm, errors: FormErrors) -> Self {
+        Self {
+            content: sent.content(),
+            id: sent.id,
+            sender: sent.sender,
+            recipient: sent.recipient,
+            errors,
+        }
+    }
+}
+
+impl FormErrors {
+    /// Something about the whole form.
+    pub(super) fn of_form(text: String) -> Self {
+        Self {
+            form: Some(text),
+            ..Self::default()
+        }
+    }
+
+    /// The fields at fault, in the page's language.
+    pub(super) fn of_fields(faults: &[FieldError], sent: &SentForm, texts: &PageTexts) -> Self {
+        let mut errors = Self::default();
+        for fault in faults {
+            match fault.field.as_str() {
+                "sender" => errors.sender = Some(texts.error_sender.clone()),
+                "recipient" => errors.recipient = Some(texts.error_recipient.clone()),
+                "content" => {
+                    let count = sent.content().chars().count().to_string();
+                    errors.content = Some(fill(&texts.error_content, "count", &count));
+                }
+                "id" => errors.form = Some(texts.error_id.clone()),
+                _ => errors.form = Some(texts.error_room.clone()),
+            }
+        }
+        errors
+    }
+}
+
+/// A fresh id in the form of an ObjectId: 4 bytes of seconds and 8 that differ. The randomness is that of the
+/// standard library's hash maps: nobody gains by guessing it, as an id that is taken is never shown to the guesser.
+pub(super) fn new_id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Truncated in 2106, when ObjectIds wrap round as well.
+    let seconds = now.as_secs() as u32;
+    format!("{seconds:08x}{:016x}", RandomState::new().hash_one(now.as_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Destination, MessageId, NewMessage, RoomName, UserName};
+
+    fn sent(recipient: &str) -> SentForm {
+        SentForm {
+            content: "uno\r\ndos".into(),
+            sender: " Ana ".into(),
+            recipient: recipient.into(),
+            id: new_id(),
+        }
+    }
+
+    #[test]
+    fn a_form_writes_to_its_room_or_to_the_named_person() {
+        let dev = Place::Room(RoomName::parse("dev").unwrap());
+        let ana = Place::Inbox(UserName::parse("Ana").unwrap());
+        let luis = Destination::Direct(UserName::parse("Luis").unwrap());
+        let to = |place, recipient| NewMessage::parse(sent(recipient).draft(place)).map(|new| new.to);
+        assert_eq!(to(&dev, " "), Ok(Destination::Room(RoomName::parse("dev").unwrap())));
+        assert_eq!(to(&dev, "Luis"), Ok(luis.clone()));
+        assert_eq!(to(&ana, "Luis "), Ok(luis));
+        assert_eq!(to(&ana, " ").unwrap_err()[0].field, "recipient");
+    }
+
+    #[test]
+    fn line_ends_are_those_that_were_typed() {
+        let place = Place::Room(RoomName::general());
+        assert_eq!(NewMessage::parse(sent("").draft(&place)).unwrap().content, "uno\ndos");
+    }
+
+    #[test]
+    fn ids_of_forms_are_object_ids_that_differ() {
+        let (one, other) = (new_id(), new_id());
+        assert!(MessageId::parse_object_id(&one).is_some());
+        assert_ne!(one, other);
+    }
+}

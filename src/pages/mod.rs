@@ -1,0 +1,41 @@
+//! The chat as pages: rendered by the server and whole without a script, made live by `templates/static/chat.js`.
+//!
+//! A page is a form and a history. Its form inserts, like every other writer, and its history carries the cursor
+//! from which the browser goes on over the WebSocket. Nothing here pushes.
+//!
+//! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `links` the addresses in it.
+//! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
+//! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files.
+
+mod answer;
+mod assets;
+mod chat;
+mod errors;
+mod form;
+mod links;
+mod place;
+mod row;
+mod texts;
+mod visitor;
+
+pub use assets::{client_script, static_files};
+pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
+pub(crate) use errors::not_found;
+
+use crate::{
+    mongo::{History, Inserter},
+    watcher::WatcherStatus,
+};
+
+/// What the pages work with: given to each by poem as [`poem::web::Data`].
+#[derive(Clone)]
+pub struct Pages {
+    /// Where messages are read.
+    pub history: History,
+    /// Where the forms write.
+    pub inserter: Inserter,
+    /// Whence the cursor of a page comes.
+    pub status: WatcherStatus,
+    /// The collection's name, for the line that an empty room shows to those who have mongosh.
+    pub collection: String,
+}

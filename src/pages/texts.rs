@@ -1,0 +1,234 @@
+//! Every word of the pages, in two languages: `templates/texts/`. A key that is missing or not known fails a test.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+static ENGLISH: LazyLock<Texts> = LazyLock::new(|| parse(include_str!("../../templates/texts/en.json")));
+static SPANISH: LazyLock<Texts> = LazyLock::new(|| parse(include_str!("../../templates/texts/es.json")));
+
+fn parse(json: &str) -> Texts {
+    serde_json::from_str(json).expect("texts are part of the binary, and a test reads them")
+}
+
+/// A language that the pages speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    English,
+    Spanish,
+}
+
+impl Language {
+    /// The language that an `Accept-Language` header wants most; English if it wants neither. Only the language
+    /// counts, not its country: "es-MX" is Spanish. (The crate `accept-language` compares whole tags.)
+    pub(super) fn preferred(header: &str) -> Self {
+        let mut best = (0.0, Language::English);
+        for wanted in header.split(',') {
+            let (tag, parameters) = wanted.split_once(';').unwrap_or((wanted, ""));
+            let quality = match parameters.trim().strip_prefix("q=") {
+                Some(quality) => quality.parse().unwrap_or(0.0),
+                None => 1.0,
+            };
+            let language = tag.trim().split('-').next().unwrap_or_default();
+            let known = match language.to_ascii_lowercase().as_str() {
+                "en" | "*" => Language::English,
+                "es" => Language::Spanish,
+                _ => continue,
+            };
+            // The first of equals wins, as in the list that people order in their browser.
+            if quality > best.0 {
+                best = (quality, known);
+            }
+        }
+        best.1
+    }
+
+    pub(super) fn texts(self) -> &'static Texts {
+        match self {
+            Language::English => &ENGLISH,
+            Language::Spanish => &SPANISH,
+        }
+    }
+
+    /// For the headers; the pages have it from their texts.
+    pub(super) fn tag(self) -> &'static str {
+        &self.texts().language
+    }
+}
+
+/// The words of one language.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Texts {
+    /// Its tag: "en".
+    pub(super) language: String,
+    pub(super) page: PageTexts,
+    pub(super) script: ScriptTexts,
+}
+
+impl Texts {
+    /// The JSON for `templates/static/page.js`, safe to stand inside a `<script>` element: nothing in it can end
+    /// the element, or begin a comment in it.
+    pub(super) fn script_json(&self) -> String {
+        #[derive(Serialize)]
+        struct ForScript<'a> {
+            language: &'a str,
+            #[serde(flatten)]
+            texts: &'a ScriptTexts,
+        }
+        let texts = ForScript {
+            language: &self.language,
+            texts: &self.script,
+        };
+        serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
+    }
+}
+
+/// What the templates say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageTexts {
+    pub(super) skip_to_message: String,
+    pub(super) places: String,
+    pub(super) menu: String,
+    pub(super) close: String,
+    pub(super) rooms: String,
+    pub(super) open_room: String,
+    pub(super) open_inbox: String,
+    pub(super) open: String,
+    pub(super) inbox_of: String,
+    pub(super) conversation: String,
+    pub(super) messages_in_room: String,
+    pub(super) messages_in_inbox: String,
+    pub(super) older: String,
+    pub(super) these_are_older: String,
+    pub(super) newest: String,
+    pub(super) sent_to: String,
+    pub(super) your_name: String,
+    pub(super) recipient: String,
+    pub(super) recipient_optional: String,
+    pub(super) message: String,
+    pub(super) send: String,
+    pub(super) not_secret: String,
+    pub(super) empty_title: String,
+    pub(super) empty_text: String,
+    pub(super) script_off: String,
+    pub(super) refresh_now: String,
+    pub(super) refresh_by_itself: String,
+    pub(super) refreshing: String,
+    pub(super) write: String,
+    pub(super) error_content: String,
+    pub(super) error_sender: String,
+    pub(super) error_recipient: String,
+    pub(super) error_room: String,
+    pub(super) error_id: String,
+    pub(super) error_unavailable: String,
+    pub(super) error_refused: String,
+    pub(super) messages_unavailable: String,
+    pub(super) not_found_title: String,
+    pub(super) not_found_text: String,
+    pub(super) no_room_title: String,
+    pub(super) no_room_text: String,
+    pub(super) no_inbox_title: String,
+    pub(super) no_inbox_text: String,
+    pub(super) bad_form_title: String,
+    pub(super) bad_form_text: String,
+    pub(super) unavailable_title: String,
+    pub(super) unavailable_text: String,
+    pub(super) try_again: String,
+    pub(super) go_home: String,
+}
+
+/// What `templates/static/` says; those scripts know the fields by these names.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ScriptTexts {
+    pub(super) live: String,
+    pub(super) catching_up: String,
+    pub(super) offline: String,
+    pub(super) older: String,
+    pub(super) loading_older: String,
+    pub(super) older_failed: String,
+    pub(super) jump: String,
+    pub(super) jump_one: String,
+    pub(super) jump_other: String,
+    pub(super) today: String,
+    pub(super) yesterday: String,
+    pub(super) outbox: String,
+    pub(super) sending: String,
+    pub(super) waiting: String,
+    pub(super) kept: String,
+    pub(super) retry: String,
+    pub(super) delete: String,
+    pub(super) to_person: String,
+    pub(super) write_in_room: String,
+    pub(super) write_to_person: String,
+    pub(super) write: String,
+    pub(super) sent_to: String,
+    pub(super) open_inbox: String,
+    pub(super) error_content_empty: String,
+    pub(super) error_content_long: String,
+    pub(super) error_sender: String,
+    pub(super) error_recipient: String,
+    pub(super) error_too_many: String,
+    pub(super) error_unavailable: String,
+    pub(super) error_refused: String,
+}
+
+/// Puts values into a text: `fill("Inbox of {user}", "user", "Ana")` is "Inbox of Ana".
+pub(super) fn fill(text: &str, name: &str, value: &str) -> String {
+    text.replace(&format!("{{{name}}}"), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn both_languages_are_complete_and_have_the_same_places_for_values() {
+        assert_eq!([ENGLISH.language.as_str(), SPANISH.language.as_str()], ["en", "es"]);
+        let [english, spanish]: [Value; 2] = [
+            serde_json::from_str(include_str!("../../templates/texts/en.json")).unwrap(),
+            serde_json::from_str(include_str!("../../templates/texts/es.json")).unwrap(),
+        ];
+        for part in ["page", "script"] {
+            for (key, text) in english[part].as_object().unwrap() {
+                let other = spanish[part][key].as_str().unwrap();
+                assert_eq!(values_of(text.as_str().unwrap()), values_of(other), "{key}");
+            }
+        }
+    }
+
+    fn values_of(text: &str) -> Vec<&str> {
+        let parts = text.split('{').skip(1);
+        parts.map(|part| part.split('}').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_language_is_what_the_reader_wants_most() {
+        let table = [
+            ("", Language::English),
+            ("es", Language::Spanish),
+            ("es-MX,es;q=0.9,en;q=0.8", Language::Spanish),
+            ("en-GB, es;q=0.9", Language::English),
+            ("de, ES-ar;q=0.5, en;q=0.4", Language::Spanish),
+            ("fr;q=1, *;q=0.5", Language::English),
+            ("es;q=0, en;q=0.1", Language::English),
+            ("es;q=NaN, en;q=inf", Language::English),
+            (";;,,q=", Language::English),
+        ];
+        for (header, expected) in table {
+            assert_eq!(Language::preferred(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn no_text_can_end_the_script_element() {
+        for texts in [&*ENGLISH, &*SPANISH] {
+            assert!(!texts.script_json().contains('<'));
+            assert!(texts.script_json().contains(&texts.script.live));
+        }
+    }
+}

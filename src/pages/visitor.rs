@@ -1,0 +1,75 @@
+//! What a request says about who makes it: the language, and the name that they last wrote under.
+
+use percent_encoding::percent_decode_str;
+use poem::{
+    FromRequest, Request, RequestBody, Result,
+    http::{HeaderMap, header},
+};
+
+use super::{
+    place::{Place, encoded},
+    texts::Language,
+};
+use crate::message::UserName;
+
+/// The cookie in which the browser keeps the name for the next form. Only pages without a script need it.
+const COOKIE: &str = "corriente-name";
+const COOKIE_SECS: u32 = 365 * 24 * 60 * 60;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    pub(super) language: Language,
+    pub(super) name: Option<UserName>,
+}
+
+impl<'a> FromRequest<'a> for Visitor {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
+        Ok(Self::of(request.headers()))
+    }
+}
+
+impl Visitor {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Self {
+            language: Language::preferred(text(header::ACCEPT_LANGUAGE)),
+            name: remembered_name(text(header::COOKIE)),
+        }
+    }
+
+    /// Under which name they write here, if that is known: an inbox is its owner's.
+    pub(super) fn name_at<'a>(&'a self, place: &'a Place) -> Option<&'a UserName> {
+        match place {
+            Place::Room(_) => self.name.as_ref(),
+            Place::Inbox(user) => Some(user),
+        }
+    }
+}
+
+fn remembered_name(cookies: &str) -> Option<UserName> {
+    let value = cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
+    UserName::parse(&percent_decode_str(value).decode_utf8().ok()?).ok()
+}
+
+/// The value of `Set-Cookie` that lets the next form know `name`.
+pub(super) fn remember(name: &UserName) -> String {
+    let name = encoded(name.as_str());
+    format!("{COOKIE}={name}; Path=/; Max-Age={COOKIE_SECS}; SameSite=Lax; HttpOnly")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remembered_name_comes_back() {
+        let name = UserName::parse("José; =\"x\"").unwrap();
+        let set = remember(&name);
+        let cookie = set.split(';').next().unwrap();
+        assert_eq!(remembered_name(&format!("a=b; {cookie}; c=d")), Some(name));
+        assert_eq!(remembered_name("corriente-name=%FF"), None);
+        assert_eq!(remembered_name("corriente-name="), None);
+        assert_eq!(remembered_name(""), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! Errors as clients see them: RFC 9457 problem details, the same in an HTTP answer and in an `error` frame.
+
+use poem::{
+    Body, IntoResponse, Response,
+    error::ResponseError,
+    http::{StatusCode, header},
+};
+use poem_openapi::{
+    Object,
+    error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
+};
+use serde::Serialize;
+
+use crate::{
+    message::FieldError,
+    mongo::{InsertError, ReadError},
+};
+
+/// What went wrong, what it means, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+#[oai(rename = "Problem", skip_serializing_if_is_none)]
+pub struct Problem {
+    /// Which kind of problem: stable, for programs.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words: the same for every problem of the kind.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This very problem in words.
+    pub detail: String,
+    /// The fields at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<FieldError>>,
+    /// The id with which to send the message again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// After how many seconds to try again.
+    #[oai(skip)]
+    #[serde(skip)]
+    pub retry_after_secs: Option<u32>,
+}
+
+/// The media type of problems.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
+const RETRY_AFTER_SECS: u32 = 2;
+
+impl Problem {
+    /// A problem of the kind that belongs to `status`.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let (kind, title) = match status {
+            StatusCode::BAD_REQUEST => ("syntax", "The request can not be read"),
+            StatusCode::FORBIDDEN => ("forbidden", "This is not allowed"),
+            StatusCode::NOT_FOUND => ("not-found", "There is nothing here"),
+            StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "This can not be done here"),
+            StatusCode::CONFLICT => ("conflict", "Another message has this id"),
+            StatusCode::LENGTH_REQUIRED => ("length-required", "The length of the body must be given"),
+            StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The request is too large"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media-type", "This content type is not understood"),
+            StatusCode::UNPROCESSABLE_ENTITY => ("invalid-field", "A field breaks a rule"),
+            StatusCode::UPGRADE_REQUIRED => ("upgrade-required", "This is a WebSocket"),
+            StatusCode::TOO_MANY_REQUESTS => ("too-many", "Too many requests"),
+            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "The database can not be reached just now"),
+            _ if status.is_server_error() => ("internal", "The server failed"),
+            _ => ("other", "The request was refused"),
+        };
+        Self {
+            kind: format!("/problems/{kind}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: None,
+            id: None,
+            retry_after_secs: None,
+        }
+    }
+
+    /// Fields that break a rule.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let sentences: Vec<String> = errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect();
+        Self {
+            errors: Some(errors),
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentences.join("; "))
+        }
+    }
+
+    /// The database, or the stream, is not there for the moment.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self {
+            retry_after_secs: Some(RETRY_AFTER_SECS),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+    }
+
+    /// What a framework error means to the client. What it has in it is shown only where it is the client's own
+    /// input.
+    pub fn of_error(error: &poem::Error) -> Self {
+        if let Some(ParseParamError { name, reason }) = error.downcast_ref() {
+            return Self::invalid(vec![FieldError::new(*name, reason)]);
+        }
+        if let Some(ParsePathError { name, reason }) = error.downcast_ref() {
+            return Self::invalid(vec![FieldError::new(*name, reason)]);
+        }
+        if let Some(ParseRequestPayloadError { reason }) = error.downcast_ref() {
+            return Self::new(StatusCode::BAD_REQUEST, reason);
+        }
+        let status = error.status();
+        let detail = match status {
+            _ if error.is::<ContentTypeError>() => error.to_string(),
+            StatusCode::NOT_FOUND => "no such page; see /docs for what there is".into(),
+            StatusCode::METHOD_NOT_ALLOWED => "this address does not take this method; see /docs".into(),
+            _ if status.is_server_error() => "the server failed; its log says more".into(),
+            _ => error.to_string(),
+        };
+        Self::new(status, detail)
+    }
+}
+
+impl From<InsertError> for Problem {
+    fn from(error: InsertError) -> Self {
+        let detail = error.to_string();
+        match error {
+            InsertError::Conflict { .. } => Self::new(StatusCode::CONFLICT, detail),
+            InsertError::Refused { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+            InsertError::Unknown { id, .. } => Self {
+                id: Some(id.to_string()),
+                ..Self::unavailable(detail)
+            },
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = Response::builder().status(status).content_type(PROBLEM_JSON);
+        if let Some(secs) = self.retry_after_secs {
+            response = response.header(header::RETRY_AFTER, secs);
+        }
+        // A problem has nothing in it that could fail to serialise.
+        response.body(serde_json::to_vec(&self).map_or_else(|_| Body::empty(), Body::from))
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.title, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn as_response(&self) -> Response {
+        self.clone().into_response()
+    }
+}

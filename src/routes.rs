@@ -1,0 +1,56 @@
+//! The whole URL table on one screen.
+
+use poem::{
+    Endpoint, EndpointExt, IntoResponse, Response, Route, get,
+    http::StatusCode,
+    middleware::{CatchPanic, SizeLimit},
+    post,
+};
+
+use crate::{
+    api::{self, Api},
+    pages::{self, Pages},
+    problem::Problem,
+    sessions::{Sessions, serve_websocket},
+    telemetry::Metrics,
+};
+
+/// The largest body of a request, in bytes: a content of 4,000 characters fits in any encoding.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Everything that the server offers.
+pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> impl Endpoint {
+    let service = api::service(&api);
+    let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
+    Route::new()
+        // People
+        .at("/", get(pages::index))
+        .at("/rooms/:room", get(pages::show_room).post(pages::post_room.with(SizeLimit::new(BODY_BYTES_MAX))))
+        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox.with(SizeLimit::new(BODY_BYTES_MAX))))
+        .nest("/static", pages::static_files())
+        .at("/client.js", get(pages::client_script()))
+        // Programs
+        .nest("/", service)
+        .at("/ws", get(serve_websocket))
+        .nest("/docs", docs)
+        .at("/openapi.json", get(json))
+        .at("/openapi.yaml", get(yaml))
+        // Operators
+        .at("/livez", get(api::livez))
+        .at("/readyz", get(api::readyz))
+        .at("/metrics", get(api::metrics))
+        .data(api.status.clone())
+        .data(metrics)
+        .data(pages)
+        .data(sessions)
+        .with(CatchPanic::new())
+        .catch_all_error(answer_error)
+}
+
+/// Errors that no handler has turned into an answer: unknown URLs, wrong methods, bodies that can not be read.
+async fn answer_error(error: poem::Error) -> Response {
+    if error.is_from_response() {
+        return error.into_response();
+    }
+    Problem::of_error(&error).into_response()
+}

@@ -1,0 +1,163 @@
+//! The JSON frames of the WebSocket, in both directions.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    cursor::Cursor,
+    event::Change,
+    feed::Entry,
+    message::{Draft, FieldError, Message, MessageId, NewMessage, RoomName, UserName},
+    problem::Problem,
+    topic::Topic,
+};
+
+/// What the server sends.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(super) enum ServerFrame<'a> {
+    Created {
+        cursor: Cursor,
+        topics: &'a [Topic],
+        message: &'a Message,
+    },
+    Updated {
+        cursor: Cursor,
+        topics: &'a [Topic],
+        message: &'a Message,
+    },
+    Deleted {
+        cursor: Cursor,
+        topics: &'a [Topic],
+        id: &'a MessageId,
+    },
+    Ready {
+        cursor: Cursor,
+    },
+    Position {
+        cursor: Cursor,
+    },
+    Reset {
+        cursor: Cursor,
+        reason: &'a str,
+    },
+    Subscribed {
+        topic: &'a Topic,
+        cursor: Cursor,
+    },
+    Unsubscribed {
+        topic: &'a Topic,
+    },
+    Sent {
+        id: &'a MessageId,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        problem: &'a Problem,
+    },
+}
+
+impl ServerFrame<'_> {
+    pub(super) fn encode(&self) -> Bytes {
+        // Nothing in a frame can fail to serialise: no maps with other keys than texts, no foreign implementations.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+/// The frame of an entry as a change; encoded once for all sessions.
+pub(super) fn event_frame(entry: &Entry, change: Change) -> Bytes {
+    entry.frame(change, || {
+        let Some(event) = &entry.event else {
+            return Bytes::new();
+        };
+        let cursor = entry.cursor;
+        let after = event.topics_after();
+        match (change, &event.after) {
+            (Change::Created, Some(message)) => ServerFrame::Created {
+                cursor,
+                topics: &after,
+                message,
+            },
+            (Change::Updated, Some(message)) => ServerFrame::Updated {
+                cursor,
+                topics: &after,
+                message,
+            },
+            _ => ServerFrame::Deleted {
+                cursor,
+                topics: event.topics_before(),
+                id: &event.id,
+            },
+        }
+        .encode()
+    })
+}
+
+/// What a client sends.
+#[derive(Debug)]
+pub enum ClientFrame {
+    /// Insert a message.
+    Send {
+        /// The id in the client's own words, for the answer to it.
+        id: Option<String>,
+        /// The message, or what is wrong with it.
+        message: Result<NewMessage, Vec<FieldError>>,
+    },
+    /// Follow a topic.
+    Subscribe(Topic),
+    /// Do not follow it any longer.
+    Unsubscribe(Topic),
+}
+
+/// A frame that can not be understood. The connection goes on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Not JSON, or no object.
+    #[error("the frame is not a JSON object")]
+    Syntax,
+    /// An object that is no frame of ours.
+    #[error("{0}")]
+    Meaning(String),
+}
+
+impl ClientFrame {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// When it is no frame. A frame with a message that breaks a rule is a frame.
+    pub fn parse(text: &str) -> Result<Self, FrameError> {
+        let Ok(Value::Object(mut fields)) = serde_json::from_str(text) else {
+            return Err(FrameError::Syntax);
+        };
+        let kind = fields.remove("type");
+        match kind.as_ref().and_then(Value::as_str) {
+            Some("send") => {
+                let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
+                let message = Draft::from_json(fields).and_then(NewMessage::parse);
+                Ok(ClientFrame::Send { id, message })
+            }
+            Some("subscribe") => topic_of(&fields).map(ClientFrame::Subscribe),
+            Some("unsubscribe") => topic_of(&fields).map(ClientFrame::Unsubscribe),
+            _ => Err(FrameError::Meaning(
+                "`type` must be `send`, `subscribe` or `unsubscribe`".into(),
+            )),
+        }
+    }
+}
+
+fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError> {
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let wrong = |name: &str, error: &dyn std::fmt::Display| FrameError::Meaning(format!("`{name}` {error}"));
+    match (text("room"), text("inbox"), fields.get("all")) {
+        (Some(room), None, None) => RoomName::normalise(room).map(Topic::Room).map_err(|error| wrong("room", &error)),
+        (None, Some(user), None) => {
+            UserName::normalise(user).map(Topic::Inbox).map_err(|error| wrong("inbox", &error))
+        }
+        (None, None, Some(Value::Bool(true))) => Ok(Topic::All),
+        _ => Err(FrameError::Meaning(
+            "name one topic: `room` or `inbox` with a name, or `all` with true".into(),
+        )),
+    }
+}

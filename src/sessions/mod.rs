@@ -1,0 +1,13 @@
+//! Stage 4b, one per client: a place in the log, and a transport that writes what comes after it.
+//!
+//! `subscription` is the same for every transport: what is followed, what was read, when to say `ready`, `position`
+//! and `reset`. A transport turns its outputs into bytes and its client's frames into calls.
+
+mod close;
+mod frame;
+mod subscription;
+mod websocket;
+
+pub use frame::{ClientFrame, FrameError};
+pub use subscription::{Interest, Output, Subscription, TopicsError};
+pub use websocket::{Sessions, serve_websocket};

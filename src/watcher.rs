@@ -1,0 +1,251 @@
+//! The one task per process that reads the change stream and appends to the log. Nothing else pushes.
+//!
+//! It never gives up: whatever ends a stream, it opens the next one from its own position, with back-off and
+//! jitter. What can not be resumed is a gap, which every session is told.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    cursor::Cursor,
+    event::{Before, Event},
+    feed::FeedWriter,
+    mongo::{Batch, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
+    telemetry::{EventLabels, Metrics, ReasonLabels, Seldom},
+};
+
+/// The first pause before a stream is opened again, and the longest, in milliseconds. The first is short, as most
+/// streams end with an election or a restarted connection; the longest keeps at two tries a second.
+const BACK_OFF_MILLIS_MIN: u64 = 50;
+const BACK_OFF_MILLIS_MAX: u64 = 1_000;
+/// Without a moving position for so long, in seconds, the stream is stale: MongoDB's own no-op moves it every 10 s.
+const STALE_SECS: u64 = 30;
+
+/// What the watcher says of itself to everybody else. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WatcherStatus(watch::Receiver<State>);
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    position: Cursor,
+    moved_at: Instant,
+    is_open: bool,
+}
+
+/// How live the stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Open, and its position moves.
+    Live,
+    /// Being opened again.
+    CatchingUp,
+    /// Its position has not moved for this many seconds.
+    Stale(u64),
+}
+
+impl WatcherStatus {
+    /// The place up to which everything was received. A history that is read at least as new as its time joins
+    /// the stream there without a gap.
+    pub fn position(&self) -> Cursor {
+        self.0.borrow().position
+    }
+
+    /// How live the stream is.
+    pub fn liveness(&self) -> Liveness {
+        let state = *self.0.borrow();
+        let still_secs = state.moved_at.elapsed().as_secs();
+        if still_secs >= STALE_SECS {
+            Liveness::Stale(still_secs)
+        } else if state.is_open {
+            Liveness::Live
+        } else {
+            Liveness::CatchingUp
+        }
+    }
+
+    /// Waits until the position has come to `cursor`'s time. Returns `false` when it has not within `patience`.
+    pub async fn reached(&self, cursor: Cursor, patience: Duration) -> bool {
+        let mut states = self.0.clone();
+        let reached = states.wait_for(|state| state.position.time >= cursor.time);
+        matches!(timeout(patience, reached).await, Ok(Ok(_)))
+    }
+}
+
+/// See the module.
+pub struct Watcher {
+    deployment: Deployment,
+    writer: FeedWriter,
+    status: watch::Sender<State>,
+    metrics: Metrics,
+    resume: ResumePoint,
+    invalid: HashMap<Invalid, Seldom>,
+}
+
+impl Watcher {
+    /// A watcher that appends to `writer` what comes after `start`, the start of the stream that [`Self::run`] will
+    /// be given.
+    pub fn new(
+        deployment: Deployment,
+        writer: FeedWriter,
+        start: Cursor,
+        metrics: Metrics,
+    ) -> (Self, WatcherStatus) {
+        let state = State {
+            position: start,
+            moved_at: Instant::now(),
+            is_open: true,
+        };
+        let (status, receiver) = watch::channel(state);
+        let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
+        let watcher = Self {
+            deployment,
+            writer,
+            status,
+            metrics,
+            resume: ResumePoint::Now,
+            invalid,
+        };
+        (watcher, WatcherStatus(receiver))
+    }
+
+    /// Reads `changes` and its successors for ever.
+    pub async fn run(mut self, mut changes: Changes) {
+        loop {
+            let ended = self.drain(&mut changes).await;
+            // A stream that ended is never used again: it goes before the next one is opened.
+            drop(changes);
+            self.status.send_modify(|state| state.is_open = false);
+            let reason = match ended {
+                StreamError::Invalidated => "invalidated",
+                StreamError::Lost(_) => "lost",
+                StreamError::Broken(_) => "broken",
+            };
+            self.metrics.stream_reopens.get_or_create(&ReasonLabels { reason }).inc();
+            warn!("{ended}; opening it again");
+            if !matches!(ended, StreamError::Broken(_)) {
+                self.resume = ResumePoint::Now;
+            }
+            changes = self.reopen().await;
+        }
+    }
+
+    /// Appends batches until the stream ends, and says how it ended.
+    async fn drain(&mut self, changes: &mut Changes) -> StreamError {
+        loop {
+            match changes.next().await {
+                Ok(batch) => self.append(batch),
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    fn append(&mut self, batch: Batch) {
+        let Batch {
+            events,
+            position,
+            resume,
+        } = batch;
+        let events = events.into_iter().map(|(cursor, event)| (cursor, self.count(event))).collect();
+        self.writer.append(events, position);
+        let size = self.writer.size();
+        self.metrics.log_entries.set(size.entries as i64);
+        self.metrics.log_bytes.set(size.bytes as u64);
+        if let Some(resume) = resume {
+            self.resume = ResumePoint::After(resume);
+        }
+        self.status.send_modify(|state| {
+            if state.position != position {
+                state.moved_at = Instant::now();
+            }
+            state.position = position;
+        });
+    }
+
+    fn count(&self, event: Result<Event, Invalid>) -> Option<Event> {
+        let kind = match &event {
+            Err(_) => "invalid",
+            Ok(event) if event.after.is_none() => "delete",
+            Ok(event) if event.before == Before::Nowhere => "insert",
+            Ok(_) => "edit",
+        };
+        self.metrics.events.get_or_create(&EventLabels { kind }).inc();
+        event
+            .inspect_err(|reason| {
+                let labels = ReasonLabels {
+                    reason: reason.as_str(),
+                };
+                self.metrics.invalid_documents.get_or_create(&labels).inc();
+                if let Some(count) = self.invalid.get(reason).and_then(Seldom::count) {
+                    warn!(
+                        "skipped a document whose {} breaks the data contract ({count} so far)",
+                        reason.as_str()
+                    );
+                }
+            })
+            .ok()
+    }
+
+    /// Opens the next stream, however long that takes.
+    async fn reopen(&mut self) -> Changes {
+        let mut tries: u32 = 0;
+        loop {
+            sleep(back_off(tries)).await;
+            match Changes::open(&self.deployment, &self.resume).await {
+                Ok(changes) => {
+                    let start = changes.start();
+                    let is_gap = matches!(self.resume, ResumePoint::Now)
+                        || start.epoch != self.status.borrow().position.epoch;
+                    if is_gap {
+                        self.writer.gap(start);
+                        warn!("the change stream could not be resumed; every client is told to reload");
+                    } else {
+                        info!("the change stream goes on where it broke");
+                    }
+                    self.status.send_modify(|state| {
+                        state.is_open = true;
+                        if is_gap {
+                            (state.position, state.moved_at) = (start, Instant::now());
+                        }
+                    });
+                    return changes;
+                }
+                Err(OpenError::Lost(reason)) => {
+                    error!("{reason}; what was written meanwhile can not be told apart, so every client will reload");
+                    self.resume = ResumePoint::Now;
+                }
+                Err(OpenError::Failed(reason)) if tries.is_power_of_two() => {
+                    warn!("the change stream could not be opened ({} tries): {reason}", tries + 1);
+                }
+                Err(OpenError::Failed(_)) => {}
+            }
+            tries = tries.saturating_add(1);
+        }
+    }
+}
+
+/// Doubles from try to try up to the longest pause, and is drawn at random from its upper half, so that several
+/// servers that lost one primary do not come back in step.
+fn back_off(tries: u32) -> Duration {
+    let millis = (BACK_OFF_MILLIS_MIN << tries.min(10)).min(BACK_OFF_MILLIS_MAX);
+    Duration::from_millis(millis / 2 + rand::random_range(0..=millis / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_grows_to_its_bound_and_stays() {
+        assert!(back_off(0) <= Duration::from_millis(BACK_OFF_MILLIS_MIN));
+        for tries in [10, 100, u32::MAX] {
+            let pause = back_off(tries);
+            assert!(pause >= Duration::from_millis(BACK_OFF_MILLIS_MAX / 2), "{pause:?}");
+            assert!(pause <= Duration::from_millis(BACK_OFF_MILLIS_MAX), "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+/**
+ * The live connection: one WebSocket that is opened again for as long as the page lives, and that resumes where it
+ * was. It knows no page and imports nothing, so any page of any origin may use it:
+ *
+ *   import { connect } from "/client.js";
+ *   const connection = connect({
+ *     topics: [{ room: "general" }],      // also { inbox: "Ana" } or { all: true }; none is legal
+ *     after: cursor,                      // from the page or from GET /api/messages; absent = from now on
+ *     onCreated(message) {}, onUpdated(message) {}, onDeleted(id) {},
+ *     onReset: async () => newCursor,     // load the history again and say its cursor
+ *   });
+ *   connection.send({ room: "general", sender: "Ana", content: "hola" });
+ *
+ * What it promises: every change after the cursor is handed over once and in order, or `onReset` is called. Changes
+ * are to be applied by id (created and updated alike put the message in, deleted takes it out), because after a
+ * lost connection one may come a second time. `send` repeats a message, with the same id, until the server says
+ * that it is stored or refuses it; the id makes the repeat harmless.
+ */
+
+/** The first wait before a new attempt is random below this, and the bound doubles with each failure. */
+const BACKOFF_FIRST_MS = 1_000;
+const BACKOFF_MAX_MS = 30_000;
+/** A reset often meets everybody at once; they come back spread over this time. */
+const RESET_SPREAD_MS = 2_000;
+/** A connection that was live for so long counts as good: the next failure is the first again. */
+const GOOD_AFTER_MS = 5_000;
+/** The server says something every 25 s, if only its position. Silence for longer than this is a dead connection. */
+const SILENCE_MAX_MS = 65_000;
+/** A connection that does not open, or does not answer a message, within this time is given up for a new one. */
+const ANSWER_MAX_MS = 15_000;
+const WATCH_EVERY_MS = 2_500;
+
+/**
+ * @typedef {{room: string} | {inbox: string} | {all: true}} Topic
+ * @typedef {{id: string, content: string, sender: string, recipient?: string, room?: string, date: string}} Message
+ * @typedef {"connecting" | "catching-up" | "live" | "offline"} State
+ * @typedef {object} Options
+ * @property {Topic[]} [topics]
+ * @property {string} [after] the cursor to go on from
+ * @property {(message: Message, frame: object) => void} [onCreated]
+ * @property {(message: Message, frame: object) => void} [onUpdated]
+ * @property {(id: string, frame: object) => void} [onDeleted]
+ * @property {(state: State) => void} [onState] "live" comes after everything that was missed
+ * @property {(frame: object) => Promise<string>} [onReset] changes were lost: load the history again, answer its
+ *   cursor. Called again, later, when it throws. Without it the connection goes on from the reset's own cursor
+ * @property {(id: string) => void} [onSent] a message of ours is stored, whether or not its `onCreated` came yet
+ * @property {(problem: object, id?: string) => void} [onError] a message of ours (if there is an id) was refused
+ * @property {(topic: Topic, cursor: string) => void} [onSubscribed] its changes come from this cursor on: load its
+ *   history with `since=` that cursor
+ * @property {string} [url] where the WebSocket is; `/ws` of this script's origin by default
+ */
+
+/** @param {Options} options */
+export function connect(options) {
+  return new Connection(options);
+}
+
+/** An id for a new message: an ObjectId, which is 4 bytes of seconds and, here, 8 random ones. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  new DataView(bytes.buffer).setUint32(0, Date.now() / 1000);
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+class Connection {
+  /** The newest cursor: everything before it was handed over. */
+  cursor;
+  /** @type {State} */
+  state = "connecting";
+
+  #options;
+  /** @type {Topic[]} */
+  #topics;
+  /** What was sent and not answered yet, by id, in the order of sending. */
+  #unanswered = new Map();
+  #socket = null;
+  #closed = false;
+  /** Ends the present session (see `#session`), or nothing while there is none. */
+  #endSession = () => {};
+  /** Ends the present pause, or nothing while there is none. */
+  #wake = () => {};
+  #listening = new AbortController();
+
+  constructor(options) {
+    this.#options = options;
+    this.#topics = [...(options.topics ?? [])];
+    this.cursor = options.after;
+    // Whoever comes back should not wait for a timer: the network did not refuse us, it was away.
+    const wake = () => document.visibilityState === "visible" && this.#wake();
+    const { signal } = this.#listening;
+    addEventListener("online", () => this.#wake(), { signal });
+    addEventListener("pageshow", wake, { signal });
+    document.addEventListener("visibilitychange", wake, { signal });
+    this.#run();
+  }
+
+  /**
+   * Sends a message now or as soon as there is a connection, and repeats it until it is answered.
+   * @param {{content: string, sender: string, room?: string, recipient?: string, id?: string}} message
+   * @returns {string} its id, under which `onSent`, `onError` and its own `onCreated` will come
+   */
+  send(message) {
+    const id = message.id ?? newId();
+    const frame = { type: "send", ...message, id };
+    this.#unanswered.set(id, { frame, writtenAt: 0 });
+    this.#write(id);
+    return id;
+  }
+
+  /** Stops repeating a message. It may have been stored nevertheless. */
+  forget(id) {
+    this.#unanswered.delete(id);
+  }
+
+  /** Follows one more topic, from the cursor that `onSubscribed` will say. */
+  subscribe(topic) {
+    if (!this.#topics.some((known) => isSame(known, topic))) this.#topics.push(topic);
+    this.#tell({ type: "subscribe", ...topic });
+  }
+
+  /** Follows one topic less. */
+  unsubscribe(topic) {
+    this.#topics = this.#topics.filter((known) => !isSame(known, topic));
+    this.#tell({ type: "unsubscribe", ...topic });
+  }
+
+  /** Does what a reset by the server does: loads the history again and goes on from its cursor. */
+  reload(reason) {
+    this.#endSession({ reset: { type: "reset", reason, cursor: this.cursor } });
+  }
+
+  /** Closes for good. */
+  close() {
+    this.#closed = true;
+    this.#listening.abort();
+    this.#endSession({});
+    this.#wake();
+  }
+
+  /** The life of the connection: a session, a pause, the next session. */
+  async #run() {
+    let failures = 0;
+    while (!this.#closed) {
+      const { reset, wasGood, isAsked } = await this.#session();
+      if (this.#closed) break;
+      if (reset) {
+        this.#setState("catching-up");
+        await this.#pause(Math.random() * RESET_SPREAD_MS);
+        if (await this.#rejoin(reset)) continue;
+      }
+      // The server asked us to come back later (1012 restart, 1013 try later): do not begin with the shortest wait.
+      failures = wasGood ? (isAsked ? 2 : 0) : failures + 1;
+      this.#setState("offline");
+      await this.#pause(Math.random() * Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** failures));
+    }
+  }
+
+  /** One socket from its opening to its end. Never rejects. */
+  #session() {
+    return new Promise((resolve) => {
+      const begun = Date.now();
+      let heardAt = begun;
+      let liveAt = Infinity;
+      let socket;
+      const end = ({ reset, code } = {}) => {
+        clearInterval(watch);
+        this.#socket = null;
+        this.#endSession = () => {};
+        if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
+        socket?.close();
+        resolve({ reset, wasGood: Date.now() - liveAt > GOOD_AFTER_MS, isAsked: code === 1012 || code === 1013 });
+      };
+      const watch = setInterval(() => {
+        const now = Date.now();
+        const isOpen = socket.readyState === WebSocket.OPEN;
+        const waits = [...this.#unanswered.values()];
+        const isUnanswered = waits.some(({ writtenAt }) => writtenAt && now - writtenAt > ANSWER_MAX_MS);
+        // Silence counts from the last frame, so that a computer that slept finds out within one round.
+        if (isOpen ? isUnanswered || now - heardAt > SILENCE_MAX_MS : now - begun > ANSWER_MAX_MS) end();
+      }, WATCH_EVERY_MS);
+      this.#endSession = end;
+      try {
+        socket = new WebSocket(this.#url());
+      } catch (error) {
+        console.error(error);
+        end();
+        return;
+      }
+      socket.onopen = () => {
+        this.#socket = socket;
+        this.#setState("catching-up");
+        for (const id of this.#unanswered.keys()) this.#write(id);
+      };
+      socket.onmessage = ({ data }) => {
+        heardAt = Date.now();
+        const frame = JSON.parse(data);
+        if (frame.type === "ready") liveAt = heardAt;
+        if (frame.type === "reset") end({ reset: frame });
+        else this.#receive(frame);
+      };
+      socket.onclose = end;
+    });
+  }
+
+  #receive(frame) {
+    const on = this.#options;
+    switch (frame.type) {
+      case "created":
+        on.onCreated?.(frame.message, frame);
+        this.#settle(frame.message.id);
+        break;
+      case "updated":
+        on.onUpdated?.(frame.message, frame);
+        break;
+      case "deleted":
+        on.onDeleted?.(frame.id, frame);
+        break;
+      case "sent":
+        this.#settle(frame.id);
+        break;
+      case "error":
+        this.#unanswered.delete(frame.id);
+        on.onError?.(frame.problem, frame.id);
+        break;
+      case "subscribed":
+        on.onSubscribed?.(frame.topic, frame.cursor);
+        break;
+    }
+    // After the handlers: the cursor says what was handed over.
+    if (frame.cursor) this.cursor = frame.cursor;
+    if (frame.type === "ready") this.#setState("live");
+  }
+
+  /** Loads the history again after a gap. Says whether there is a place to go on from. */
+  async #rejoin(reset) {
+    try {
+      this.cursor = (await this.#options.onReset?.(reset)) ?? reset.cursor;
+      return true;
+    } catch (error) {
+      // The old cursor stays, so the server will say `reset` again and this will be tried again.
+      console.warn("The history could not be loaded:", error);
+      return false;
+    }
+  }
+
+  /** A message of ours is stored. */
+  #settle(id) {
+    if (this.#unanswered.delete(id)) this.#options.onSent?.(id);
+  }
+
+  #write(id) {
+    const waiting = this.#unanswered.get(id);
+    waiting.writtenAt = this.#tell(waiting.frame) ? Date.now() : 0;
+  }
+
+  #tell(frame) {
+    this.#socket?.send(JSON.stringify(frame));
+    return this.#socket !== null;
+  }
+
+  #url() {
+    const url = new URL(this.#options.url ?? "/ws", import.meta.url);
+    url.protocol = url.protocol.replace("http", "ws");
+    for (const topic of this.#topics) {
+      for (const [kind, name] of Object.entries(topic)) url.searchParams.append(kind, name);
+    }
+    if (this.cursor) url.searchParams.set("after", this.cursor);
+    return url;
+  }
+
+  #setState(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#options.onState?.(state);
+  }
+
+  /** Waits for so long, or until somebody comes back. */
+  #pause(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        this.#wake = () => {};
+        resolve();
+      };
+    });
+  }
+}
+
+function isSame(one, other) {
+  return one.room === other.room && one.inbox === other.inbox && one.all === other.all;
+}

@@ -1,0 +1,116 @@
+/** The form that writes a message. Without this script it posts itself; with it, it hands over what was written. */
+
+import { characters, fill, normaliseName, storage, texts } from "./page.js";
+
+const CONTENT_CHARACTERS_MAX = 4_000;
+
+export class Composer {
+  /**
+   * @param {object} parts
+   * @param {HTMLFormElement} parts.form
+   * @param {{room?: string, inbox?: string}} parts.place
+   * @param {string} parts.key under which this page's draft is kept
+   * @param {(written: {content: string, sender: string, recipient?: string}) => void} parts.onWritten
+   * @param {(name: string) => void} parts.onName
+   */
+  constructor({ form, place, key, onWritten, onName }) {
+    Object.assign(this, { form, place, onWritten, onName });
+    const { sender, recipient, content } = form.elements;
+    Object.assign(this, { sender, recipient, content });
+    this.draftKey = `draft.${key}`;
+    this.note = form.querySelector("#note");
+    form.noValidate = true;
+
+    // On an inbox the name is the inbox's; elsewhere it is what this browser knows.
+    if (!place.inbox) sender.value = storage.get("name") ?? sender.value;
+    // A text that the server gave back is newer than the draft.
+    if (!content.value) content.value = storage.get(this.draftKey) ?? "";
+    content.placeholder = this.#invitation();
+    this.#fit();
+
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    content.addEventListener("keydown", (event) => {
+      // While an input method composes, Enter chooses a word. On a touch keyboard it is the only way to a new line.
+      const isSend = event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
+      if (!isSend || matchMedia("(pointer: coarse)").matches) return;
+      event.preventDefault();
+      this.#submit();
+    });
+    content.addEventListener("input", () => {
+      storage.set(this.draftKey, content.value);
+      this.#fit();
+    });
+    sender.addEventListener("input", () => {
+      const name = normaliseName(sender.value);
+      if (!place.inbox) storage.set("name", name);
+      onName(name ?? "");
+    });
+    recipient.addEventListener("input", () => (content.placeholder = this.#invitation()));
+    onName(normaliseName(sender.value) ?? "");
+  }
+
+  /** Says something beside the form; a link may follow. */
+  say(text, { isError = false, link } = {}) {
+    this.note.replaceChildren(text, ...(link ? [" ", link] : []));
+    this.note.classList.toggle("error", isError);
+  }
+
+  #submit() {
+    const written = this.#check();
+    if (!written) return;
+    this.say("");
+    // The text moves on: the outbox shows and keeps it until it is confirmed, so the field is free for the next.
+    this.onWritten(written);
+    this.content.value = "";
+    storage.set(this.draftKey, null);
+    this.#fit();
+    this.content.focus();
+  }
+
+  /** What was written in normal form, or nothing and the faults said beside their fields. */
+  #check() {
+    const { sender, recipient, content } = this;
+    const length = characters(content.value);
+    const name = normaliseName(sender.value);
+    const other = normaliseName(recipient.value);
+    const isToPerson = this.place.inbox || recipient.value.trim();
+    const faults = [
+      [sender, name ? "" : texts.error_sender],
+      [recipient, isToPerson && !other ? texts.error_recipient : ""],
+      [
+        content,
+        !content.value.trim()
+          ? texts.error_content_empty
+          : length > CONTENT_CHARACTERS_MAX
+            ? fill(texts.error_content_long, { count: length })
+            : "",
+      ],
+    ];
+    for (const [field, fault] of faults) {
+      if (fault) field.setAttribute("aria-invalid", "true");
+      else field.removeAttribute("aria-invalid");
+      this.form.querySelector(`#error-${field.name}`).textContent = fault;
+    }
+    const first = faults.find(([, fault]) => fault);
+    first?.[0].focus();
+    if (first) return null;
+    return { content: content.value, sender: name, ...(isToPerson && { recipient: other }) };
+  }
+
+  /** What the field invites to: who will read the text must be plain before it is sent. */
+  #invitation() {
+    const recipient = this.recipient.value.trim();
+    if (recipient) return fill(texts.write_to_person, { recipient });
+    return this.place.room ? fill(texts.write_in_room, { room: this.place.room }) : texts.write;
+  }
+
+  /** Grows the field with its text where the browser does not (`field-sizing`). */
+  #fit() {
+    if (CSS.supports("field-sizing", "content")) return;
+    this.content.style.height = "auto";
+    this.content.style.height = `${this.content.scrollHeight + 2}px`;
+  }
+}
