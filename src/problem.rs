@@ -97,6 +97,9 @@ impl Problem {
     /// What a framework error means to the client. What it has in it is shown only where it is the client's own
     /// input.
     pub fn of_error(error: &poem::Error) -> Self {
+        if let Some(problem) = error.downcast_ref::<Self>() {
+            return problem.clone();
+        }
         if let Some(ParseParamError { name, reason }) = error.downcast_ref() {
             return Self::invalid(vec![FieldError::new(*name, reason)]);
         }

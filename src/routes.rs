@@ -2,9 +2,7 @@
 
 use poem::{
     Endpoint, EndpointExt, IntoResponse, Response, Route, get,
-    http::StatusCode,
     middleware::{CatchPanic, SizeLimit},
-    post,
 };
 
 use crate::{

@@ -3,9 +3,9 @@
 use askama::Template;
 use futures::future::try_join;
 use poem::{
-    Response, Result, handler,
+    Body, Response, Result, handler,
     http::{HeaderValue, StatusCode, header},
-    web::{Data, Form, Path, Query},
+    web::{Data, Path, Query},
 };
 use serde::Deserialize;
 
@@ -97,12 +97,12 @@ pub(crate) async fn show_inbox(
 #[handler]
 pub(crate) async fn post_room(
     name: Result<Path<String>>,
-    form: Result<Form<SentForm>>,
+    body: Body,
     Data(pages): Data<&Pages>,
     visitor: Visitor,
 ) -> Response {
     match room_named(&text_of(name)) {
-        Ok(place) => pages.post(place, form, visitor).await,
+        Ok(place) => pages.post(place, body, visitor).await,
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -111,12 +111,12 @@ pub(crate) async fn post_room(
 #[handler]
 pub(crate) async fn post_inbox(
     name: Result<Path<String>>,
-    form: Result<Form<SentForm>>,
+    body: Body,
     Data(pages): Data<&Pages>,
     visitor: Visitor,
 ) -> Response {
     match inbox(&text_of(name)) {
-        Ok(place) => pages.post(place, form, visitor).await,
+        Ok(place) => pages.post(place, body, visitor).await,
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -163,10 +163,10 @@ impl Pages {
         }
     }
 
-    async fn post(&self, place: Place, form: Result<Form<SentForm>>, visitor: Visitor) -> Response {
-        let sent = match form {
-            Ok(Form(sent)) => sent,
-            Err(error) => return errors::bad_form(visitor.language, error.status()),
+    async fn post(&self, place: Place, body: Body, visitor: Visitor) -> Response {
+        let sent = match SentForm::read(body).await {
+            Ok(sent) => sent,
+            Err(status) => return errors::bad_form(visitor.language, status),
         };
         let texts = &visitor.language.texts().page;
         let new = match NewMessage::parse(sent.draft(&place)) {

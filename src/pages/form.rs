@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
+use poem::{Body, error::ResponseError, http::StatusCode};
 
 use super::{
     place::Place,
@@ -14,9 +14,11 @@ use super::{
 };
 use crate::message::{Draft, FieldError};
 
+/// The largest form, in bytes. A text that is far too long still fits, so that it is given back to be shortened.
+const FORM_BYTES_MAX: usize = 256 * 1024;
+
 /// The fields as a browser sends them.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SentForm {
     content: String,
     sender: String,
@@ -26,6 +28,26 @@ pub(super) struct SentForm {
 }
 
 impl SentForm {
+    /// Reads the body of a form. Fields that are missing are empty, others are passed over.
+    ///
+    /// # Errors
+    /// The status to answer: the body was too large, or ended too early.
+    pub(super) async fn read(body: Body) -> Result<Self, StatusCode> {
+        let bytes = body.into_bytes_limit(FORM_BYTES_MAX).await.map_err(|error| error.status())?;
+        let mut form = Self::default();
+        for (name, value) in form_urlencoded::parse(&bytes) {
+            let field = match &*name {
+                "content" => &mut form.content,
+                "sender" => &mut form.sender,
+                "recipient" => &mut form.recipient,
+                "id" => &mut form.id,
+                _ => continue,
+            };
+            *field = value.into_owned();
+        }
+        Ok(form)
+    }
+
     pub(super) fn draft(&self, place: &Place) -> Draft {
         let recipient = self.recipient.trim();
         let (recipient, room) = match place {

@@ -1,0 +1,195 @@
+//! Starts what a test needs, and reads like a user.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use clap::Parser;
+use corriente::{app::App, config::Config};
+use futures::{SinkExt, StreamExt};
+use mongo_replica_set::{Options, ReplicaSet};
+use mongodb::{
+    Client, Collection, Database,
+    bson::{Document, oid::ObjectId},
+};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+/// How long a test waits for something that must happen, in seconds: far longer than it takes on a busy machine.
+const PATIENCE_SECS: u64 = 20;
+
+/// The mongod that all tests of this binary share. It goes with the last test that uses it: a static would leave its
+/// files behind.
+static SHARED: Mutex<Weak<ReplicaSet>> = Mutex::const_new(Weak::new());
+
+pub async fn mongo() -> Arc<ReplicaSet> {
+    let mut shared = SHARED.lock().await;
+    if let Some(running) = shared.upgrade() {
+        return running;
+    }
+    let options = Options {
+        test_commands: true,
+        ..Options::default()
+    };
+    let started = ReplicaSet::start(options, |sentence| eprintln!("{sentence}")).await.expect("mongod starts");
+    let started = Arc::new(started);
+    *shared = Arc::downgrade(&started);
+    started
+}
+
+/// A server of its own on a database of its own.
+pub struct TestServer {
+    pub url: String,
+    /// The database, as any other program sees it.
+    pub database: Database,
+    pub mongo: Arc<ReplicaSet>,
+    pub config: Config,
+    app: Option<App>,
+    http: reqwest::Client,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these flags besides.
+    pub async fn start_with(flags: &[&str]) -> Self {
+        let database = format!("test_{}", ObjectId::new().to_hex());
+        Self::start_on(&database, flags).await
+    }
+
+    /// On a database that may exist already.
+    pub async fn start_on(database: &str, flags: &[&str]) -> Self {
+        let mongo = mongo().await;
+        let own = ["corriente", "--port", "0", "--database", database];
+        let config = Config::parse_from(own.iter().chain(flags));
+        let app = App::start(&config, mongo.uri()).await.expect("the server starts");
+        let client = Client::with_uri_str(mongo.uri()).await.expect("a client of our own");
+        Self {
+            url: app.url(),
+            database: client.database(database),
+            mongo,
+            config,
+            app: Some(app),
+            http: reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(Duration::from_secs(PATIENCE_SECS))
+                .build()
+                .expect("an HTTP client"),
+        }
+    }
+
+    pub async fn stop(mut self) {
+        if let Some(app) = self.app.take() {
+            app.stop().await;
+        }
+    }
+
+    /// The collection as any other program sees it.
+    pub fn messages(&self) -> Collection<Document> {
+        self.database.collection("messages")
+    }
+
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let response = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
+        answer(response).await
+    }
+
+    pub async fn post(&self, body: Value) -> (StatusCode, Value) {
+        let request = self.http.post(format!("{}/api/messages", self.url)).json(&body);
+        answer(request.send().await.expect("an answer")).await
+    }
+
+    /// Sends a message to a room, and returns what is stored.
+    pub async fn say(&self, room: &str, content: &str) -> Value {
+        let (status, message) = self.post(json!({ "room": room, "sender": "Ana", "content": content })).await;
+        assert_eq!(status, 201, "{message}");
+        message
+    }
+
+    /// Opens a WebSocket with this query and waits until it is live.
+    pub async fn follow(&self, query: &str) -> Follower {
+        let mut follower = self.join(query).await;
+        follower.expect("ready").await;
+        follower
+    }
+
+    /// Opens a WebSocket with this query.
+    pub async fn join(&self, query: &str) -> Follower {
+        let url = format!("{}/ws?{query}", self.url.replacen("http", "ws", 1));
+        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
+        Follower { socket }
+    }
+}
+
+async fn answer(response: reqwest::Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.expect("a whole answer");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (status, body)
+}
+
+/// One WebSocket.
+pub struct Follower {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Follower {
+    /// The next frame of the protocol; `None` when the server has closed.
+    pub async fn next(&mut self) -> Option<Value> {
+        let next = async {
+            loop {
+                match self.socket.next().await? {
+                    Ok(Message::Text(text)) => return serde_json::from_str(&text).ok(),
+                    Ok(Message::Close(_)) | Err(_) => return None,
+                    Ok(_) => {}
+                }
+            }
+        };
+        timeout(Duration::from_secs(PATIENCE_SECS), next).await.expect("a frame within the deadline")
+    }
+
+    /// The next frame, which must be of this type. Positions, which come by the clock, are passed over.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("closed instead of {kind}"));
+            if frame["type"] == "position" && kind != "position" {
+                continue;
+            }
+            assert_eq!(frame["type"], kind, "{frame}");
+            return frame;
+        }
+    }
+
+    /// The contents of the next `count` created messages.
+    pub async fn expect_contents(&mut self, count: usize) -> Vec<String> {
+        let mut contents = Vec::with_capacity(count);
+        for _ in 0..count {
+            let frame = self.expect("created").await;
+            contents.push(frame["message"]["content"].as_str().expect("a text").to_owned());
+        }
+        contents
+    }
+
+    pub async fn send(&mut self, frame: Value) {
+        self.send_text(&frame.to_string()).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.expect("the frame is sent");
+    }
+
+    /// Asserts that nothing of `kinds` comes before the created message with `content`, which the test makes last.
+    pub async fn expect_next_content(&mut self, content: &str) {
+        let frame = self.expect("created").await;
+        assert_eq!(frame["message"]["content"], content, "{frame}");
+    }
+}

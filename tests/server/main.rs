@@ -1,0 +1,4 @@
+//! The server as its users meet it: a real mongod, real sockets, one database per test.
+
+mod follow;
+mod harness;
