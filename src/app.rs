@@ -4,11 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow};
 use poem::Server;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -58,17 +54,9 @@ impl App {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let history = History::new(&deployment);
         let inserter = Inserter::new(&deployment, metrics.clone());
-        let api = Api {
-            history: history.clone(),
-            inserter: inserter.for_source("rest"),
-            status: status.clone(),
-        };
-        let pages = Pages {
-            history,
-            inserter: inserter.for_source("form"),
-            status,
-            collection: config.collection.clone(),
-        };
+        let api = Api { history: history.clone(), inserter: inserter.for_source("rest"), status: status.clone() };
+        let pages =
+            Pages { history, inserter: inserter.for_source("form"), status, collection: config.collection.clone() };
         let sessions = Sessions {
             feed,
             inserter: inserter.for_source("websocket"),
@@ -88,13 +76,7 @@ impl App {
             stop.clone().cancelled_owned(),
             Some(Duration::from_secs(STOP_SECS_MAX)),
         );
-        Ok(Self {
-            address,
-            stop,
-            sessions: tasks,
-            server: tokio::spawn(server),
-            watcher,
-        })
+        Ok(Self { address, stop, sessions: tasks, server: tokio::spawn(server), watcher })
     }
 
     /// Where the server answers.

@@ -65,17 +65,11 @@ pub struct Config {
 impl Config {
     /// See [`LogLimits`].
     pub fn log_limits(&self) -> LogLimits {
-        LogLimits {
-            entries_max: self.log_entries_max,
-            bytes_max: self.log_bytes_max,
-        }
+        LogLimits { entries_max: self.log_entries_max, bytes_max: self.log_bytes_max }
     }
 
     /// See [`SchemaOptions`].
     pub fn schema_options(&self) -> SchemaOptions {
-        SchemaOptions {
-            validator: self.validator,
-            pre_images: self.pre_images,
-        }
+        SchemaOptions { validator: self.validator, pre_images: self.pre_images }
     }
 }

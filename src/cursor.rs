@@ -42,11 +42,7 @@ pub const BOUNDARY: u32 = 0;
 impl Cursor {
     /// The place before every change at `time`.
     pub fn boundary(epoch: u32, time: ClusterTime) -> Self {
-        Self {
-            epoch,
-            time,
-            key: BOUNDARY,
-        }
+        Self { epoch, time, key: BOUNDARY }
     }
 
     /// The place of the change whose resume token has this `_data`.
@@ -71,19 +67,13 @@ impl Cursor {
 /// FNV-1a: every server process must agree on it, today and in the next version, so it is spelled out here
 /// rather than left to the standard library's hasher, which may change.
 fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ClusterTime { seconds, increment } = self.time;
-        write!(
-            f,
-            "{:08x}-{seconds:08x}{increment:08x}-{:08x}",
-            self.epoch, self.key
-        )
+        write!(f, "{:08x}-{seconds:08x}{increment:08x}-{:08x}", self.epoch, self.key)
     }
 }
 
@@ -111,14 +101,7 @@ impl FromStr for Cursor {
                 Ok(word << 4 | u32::from(value))
             })
         };
-        Ok(Self {
-            epoch: word(0)?,
-            time: ClusterTime {
-                seconds: word(9)?,
-                increment: word(17)?,
-            },
-            key: word(26)?,
-        })
+        Ok(Self { epoch: word(0)?, time: ClusterTime { seconds: word(9)?, increment: word(17)? }, key: word(26)? })
     }
 }
 
@@ -134,10 +117,7 @@ mod tests {
 
     #[test]
     fn the_text_form_reads_back() {
-        let time = ClusterTime {
-            seconds: 0x6744_0f1a,
-            increment: 3,
-        };
+        let time = ClusterTime { seconds: 0x6744_0f1a, increment: 3 };
         let cursor = Cursor::of_event(0x9f3a_07c2, time, "8267440F1A");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         assert!(cursor.to_string().len() <= 40);

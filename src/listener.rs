@@ -28,10 +28,7 @@ pub struct FrontDoor {
 impl FrontDoor {
     /// Takes over a listening socket.
     pub fn new(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            failures: Seldom::default(),
-        }
+        Self { listener, failures: Seldom::default() }
     }
 }
 

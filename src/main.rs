@@ -2,12 +2,12 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use corriente::{app::App, config::Config, telemetry::start_logging};
 use mongo_replica_set::{Options, ReplicaSet};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -35,10 +35,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let embedded = match &config.mongodb_uri {
         Some(_) => None,
         None => {
-            let options = Options {
-                data_dir: Some(config.data_dir.clone()),
-                ..Options::default()
-            };
+            let options = Options { data_dir: Some(config.data_dir.clone()), ..Options::default() };
             let start = ReplicaSet::start(options, |sentence| eprintln!("{sentence}"));
             tokio::select! {
                 started = start => Some(started?),
@@ -51,12 +48,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         (None, Some(embedded)) => embedded.uri(),
         (None, None) => unreachable!("one of the two was made above"),
     };
+    // A member that is stopped on purpose below is no unexpected end: by then nobody watches.
     let served = tokio::select! {
-        app = App::start(config, uri) => match app {
-            Ok(app) => serve(app, uri, stop).await,
-            Err(error) => Err(error),
-        },
-        () = &mut stop => Ok(()),
+        served = start_and_serve(config, uri, &mut stop) => served,
+        error = keep_running(embedded.as_ref()) => Err(error),
     };
     if let Some(embedded) = embedded {
         embedded.stop().await.context("the embedded MongoDB did not stop cleanly")?;
@@ -65,13 +60,33 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     served
 }
 
-async fn serve(app: App, uri: &str, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+/// Runs a server until `stop`.
+async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Output = ()> + Unpin) -> anyhow::Result<()> {
+    let app = tokio::select! {
+        app = App::start(config, uri) => app?,
+        () = &mut stop => return Ok(()),
+    };
     // Two lines for programs that start this one; a closed stdout is their choice and no reason to end.
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "mongodb: {}", without_credentials(uri));
     let _ = writeln!(stdout, "listening on {}", app.url());
     let _ = stdout.flush();
     app.run_until(stop).await
+}
+
+/// Starts the embedded MongoDB again whenever it ends by itself or is killed: clients stay connected meanwhile, as
+/// with any other MongoDB that comes back. Returns when that fails.
+async fn keep_running(embedded: Option<&ReplicaSet>) -> anyhow::Error {
+    let Some(embedded) = embedded else {
+        return std::future::pending().await;
+    };
+    loop {
+        let end = embedded.unexpected_end().await;
+        warn!("{end}; starting it again");
+        if let Err(error) = embedded.restart(0).await {
+            return anyhow!(error).context("the embedded MongoDB ended and could not be started again");
+        }
+    }
 }
 
 /// The URI without `user:password@`.

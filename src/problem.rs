@@ -80,18 +80,12 @@ impl Problem {
     /// Fields that break a rule.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let sentences: Vec<String> = errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect();
-        Self {
-            errors: Some(errors),
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentences.join("; "))
-        }
+        Self { errors: Some(errors), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentences.join("; ")) }
     }
 
     /// The database, or the stream, is not there for the moment.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self {
-            retry_after_secs: Some(RETRY_AFTER_SECS),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        }
+        Self { retry_after_secs: Some(RETRY_AFTER_SECS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
     /// What a framework error means to the client. What it has in it is shown only where it is the client's own
@@ -127,10 +121,7 @@ impl From<InsertError> for Problem {
         match error {
             InsertError::Conflict { .. } => Self::new(StatusCode::CONFLICT, detail),
             InsertError::Refused { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
-            InsertError::Unknown { id, .. } => Self {
-                id: Some(id.to_string()),
-                ..Self::unavailable(detail)
-            },
+            InsertError::Unknown { id, .. } => Self { id: Some(id.to_string()), ..Self::unavailable(detail) },
         }
     }
 }

@@ -61,9 +61,6 @@ mod tests {
             topics_of(&ana, &Destination::Direct(luis.clone())),
             [Topic::Inbox(ana.clone()), Topic::Inbox(luis)]
         );
-        assert_eq!(
-            topics_of(&ana, &Destination::Direct(ana.clone())),
-            [Topic::Inbox(ana.clone())]
-        );
+        assert_eq!(topics_of(&ana, &Destination::Direct(ana.clone())), [Topic::Inbox(ana.clone())]);
     }
 }

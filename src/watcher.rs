@@ -89,27 +89,11 @@ pub struct Watcher {
 impl Watcher {
     /// A watcher that appends to `writer` what comes after `start`, the start of the stream that [`Self::run`] will
     /// be given.
-    pub fn new(
-        deployment: Deployment,
-        writer: FeedWriter,
-        start: Cursor,
-        metrics: Metrics,
-    ) -> (Self, WatcherStatus) {
-        let state = State {
-            position: start,
-            moved_at: Instant::now(),
-            is_open: true,
-        };
+    pub fn new(deployment: Deployment, writer: FeedWriter, start: Cursor, metrics: Metrics) -> (Self, WatcherStatus) {
+        let state = State { position: start, moved_at: Instant::now(), is_open: true };
         let (status, receiver) = watch::channel(state);
         let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
-        let watcher = Self {
-            deployment,
-            writer,
-            status,
-            metrics,
-            resume: ResumePoint::Now,
-            invalid,
-        };
+        let watcher = Self { deployment, writer, status, metrics, resume: ResumePoint::Now, invalid };
         (watcher, WatcherStatus(receiver))
     }
 
@@ -145,11 +129,7 @@ impl Watcher {
     }
 
     fn append(&mut self, batch: Batch) {
-        let Batch {
-            events,
-            position,
-            resume,
-        } = batch;
+        let Batch { events, position, resume } = batch;
         let events = events.into_iter().map(|(cursor, event)| (cursor, self.count(event))).collect();
         self.writer.append(events, position);
         let size = self.writer.size();
@@ -176,15 +156,10 @@ impl Watcher {
         self.metrics.events.get_or_create(&EventLabels { kind }).inc();
         event
             .inspect_err(|reason| {
-                let labels = ReasonLabels {
-                    reason: reason.as_str(),
-                };
+                let labels = ReasonLabels { reason: reason.as_str() };
                 self.metrics.invalid_documents.get_or_create(&labels).inc();
                 if let Some(count) = self.invalid.get(reason).and_then(Seldom::count) {
-                    warn!(
-                        "skipped a document whose {} breaks the data contract ({count} so far)",
-                        reason.as_str()
-                    );
+                    warn!("skipped a document whose {} breaks the data contract ({count} so far)", reason.as_str());
                 }
             })
             .ok()
@@ -198,8 +173,8 @@ impl Watcher {
             match Changes::open(&self.deployment, &self.resume).await {
                 Ok(changes) => {
                     let start = changes.start();
-                    let is_gap = matches!(self.resume, ResumePoint::Now)
-                        || start.epoch != self.status.borrow().position.epoch;
+                    let is_gap =
+                        matches!(self.resume, ResumePoint::Now) || start.epoch != self.status.borrow().position.epoch;
                     if is_gap {
                         self.writer.gap(start);
                         warn!("the change stream could not be resumed; every client is told to reload");

@@ -31,25 +31,16 @@ pub(crate) async fn apply(members: &[Member], set_name: &str) -> Result<(), Erro
     let mut newest: Option<(&Member, Document)> = None;
     for member in members {
         if let Some(found) = stored(member).await?
-            && newest
-                .as_ref()
-                .is_none_or(|(_, best)| generation(best) < generation(&found))
+            && newest.as_ref().is_none_or(|(_, best)| generation(best) < generation(&found))
         {
             newest = Some((member, found));
         }
     }
     match newest {
         None => initiate(first, initial(members, set_name)).await,
-        Some((_, config)) if hosts(&config) == members.iter().map(host).collect::<Vec<_>>() => {
-            Ok(())
-        }
+        Some((_, config)) if hosts(&config) == members.iter().map(host).collect::<Vec<_>>() => Ok(()),
         Some((member, config)) => {
-            reconfigure(
-                member,
-                with_hosts(config, members),
-                LOADED_WITHIN * members.len() as u32,
-            )
-            .await
+            reconfigure(member, with_hosts(config, members), LOADED_WITHIN * members.len() as u32).await
         }
     }
 }
@@ -58,18 +49,9 @@ pub(crate) async fn apply(members: &[Member], set_name: &str) -> Result<(), Erro
 /// member that has just started answers questions before it has loaded its configuration.
 async fn stored(member: &Member) -> Result<Option<Document>, Error> {
     let find = doc! { "find": "system.replset", "limit": 1, "singleBatch": true, "$db": "local" };
-    let reply = member
-        .command(find, ANSWER_WITHIN)
-        .await
-        .map_err(refused(member, "find"))?;
-    let batch = reply
-        .get_document("cursor")
-        .and_then(|cursor| cursor.get_array("firstBatch"));
-    Ok(batch
-        .ok()
-        .and_then(|batch| batch.first())
-        .and_then(Bson::as_document)
-        .cloned())
+    let reply = member.command(find, ANSWER_WITHIN).await.map_err(refused(member, "find"))?;
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    Ok(batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document).cloned())
 }
 
 fn initial(members: &[Member], set_name: &str) -> Document {
@@ -78,11 +60,7 @@ fn initial(members: &[Member], set_name: &str) -> Document {
         .map(|member| {
             // Member 0 is preferred, so that tests and people find the primary where they expect
             // it. With a single member there is nobody to prefer it to.
-            let priority = if member.index == 0 && members.len() > 1 {
-                2
-            } else {
-                1
-            };
+            let priority = if member.index == 0 && members.len() > 1 { 2 } else { 1 };
             doc! { "_id": member.index as i32, "host": host(member), "priority": priority }
         })
         .collect();
@@ -90,24 +68,14 @@ fn initial(members: &[Member], set_name: &str) -> Document {
     if members.len() > 1 {
         // The defaults (2 s and 10 s) are for networks. On one machine a dead primary is noticed
         // by its heartbeats, and the others may elect within 1.5 s.
-        config.insert(
-            "settings",
-            doc! { "heartbeatIntervalMillis": 500, "electionTimeoutMillis": 1500 },
-        );
+        config.insert("settings", doc! { "heartbeatIntervalMillis": 500, "electionTimeoutMillis": 1500 });
     }
     config
 }
 
 async fn initiate(member: &Member, config: Document) -> Result<(), Error> {
-    match member
-        .command(doc! { "replSetInitiate": config }, Duration::from_secs(30))
-        .await
-    {
-        Ok(_)
-        | Err(Failure::Refused {
-            code: ALREADY_INITIALIZED,
-            ..
-        }) => Ok(()),
+    match member.command(doc! { "replSetInitiate": config }, Duration::from_secs(30)).await {
+        Ok(_) | Err(Failure::Refused { code: ALREADY_INITIALIZED, .. }) => Ok(()),
         Err(failure) => Err(refused(member, "replSetInitiate")(failure)),
     }
 }
@@ -119,10 +87,7 @@ async fn reconfigure(member: &Member, config: Document, within: Duration) -> Res
         let command = doc! { "replSetReconfig": config.clone(), "force": true };
         match member.command(command, ANSWER_WITHIN).await {
             Ok(_) => return Ok(()),
-            Err(Failure::Refused {
-                code: NOT_YET_INITIALIZED,
-                ..
-            }) if Instant::now() < deadline => {
+            Err(Failure::Refused { code: NOT_YET_INITIALIZED, .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(POLL_EVERY).await;
             }
             Err(failure) => return Err(refused(member, "replSetReconfig")(failure)),
@@ -161,11 +126,7 @@ pub(crate) async fn wait_until_ready(members: &[Member], within: Duration) -> Re
             }
         }
         if Instant::now() > deadline {
-            return Err(late(
-                "the start of the replica set",
-                within,
-                describe(&states),
-            ));
+            return Err(late("the start of the replica set", within, describe(&states)));
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
@@ -176,9 +137,7 @@ pub(crate) async fn wait_until_ready(members: &[Member], within: Duration) -> Re
 /// refused until the member sees a majority, or if another has newer writes; then the timeout decides.
 async fn nominate(members: &[Member], states: &[State]) {
     if let ([preferred, _, ..], Some(State::Secondary)) = (members, states.first()) {
-        let _ = preferred
-            .command(doc! { "replSetStepUp": 1 }, ANSWER_WITHIN)
-            .await;
+        let _ = preferred.command(doc! { "replSetStepUp": 1 }, ANSWER_WITHIN).await;
     }
 }
 
@@ -223,9 +182,9 @@ async fn state(member: &Member) -> State {
         return State::Away("not running".to_owned());
     }
     match member.command(doc! { "hello": 1 }, HELLO_WITHIN).await {
-        Ok(hello) if hello.get_bool("isWritablePrimary").unwrap_or(false) => State::Primary {
-            election: hello.get_object_id("electionId").ok().map(|id| id.bytes()),
-        },
+        Ok(hello) if hello.get_bool("isWritablePrimary").unwrap_or(false) => {
+            State::Primary { election: hello.get_object_id("electionId").ok().map(|id| id.bytes()) }
+        }
         Ok(hello) if hello.get_bool("secondary").unwrap_or(false) => State::Secondary,
         Ok(_) => State::Other,
         Err(failure) => State::Away(failure.to_string()),
@@ -235,16 +194,11 @@ async fn state(member: &Member) -> State {
 /// The primary of the latest election: a member that was paused through an election still believes
 /// for a moment that it is the primary.
 fn primary_of(states: &[State]) -> Option<usize> {
-    let primaries = states
-        .iter()
-        .enumerate()
-        .filter_map(|(index, state)| match state {
-            State::Primary { election } => Some((election, index)),
-            _ => None,
-        });
-    primaries
-        .max_by_key(|(election, _)| **election)
-        .map(|(_, index)| index)
+    let primaries = states.iter().enumerate().filter_map(|(index, state)| match state {
+        State::Primary { election } => Some((election, index)),
+        _ => None,
+    });
+    primaries.max_by_key(|(election, _)| **election).map(|(_, index)| index)
 }
 
 fn describe(states: &[State]) -> String {
@@ -258,10 +212,7 @@ fn describe(states: &[State]) -> String {
 }
 
 fn check_alive(members: &[Member]) -> Result<(), Error> {
-    members
-        .iter()
-        .find_map(Member::unexpected_end)
-        .map_or(Ok(()), Err)
+    members.iter().find_map(Member::unexpected_end).map_or(Ok(()), Err)
 }
 
 fn host(member: &Member) -> String {
@@ -269,23 +220,14 @@ fn host(member: &Member) -> String {
 }
 
 fn hosts(config: &Document) -> Vec<String> {
-    let members = config
-        .get_array("members")
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let members = config.get_array("members").map(Vec::as_slice).unwrap_or_default();
     let entries = members.iter().filter_map(Bson::as_document);
-    entries
-        .map(|entry| entry.get_str("host").unwrap_or_default().to_owned())
-        .collect()
+    entries.map(|entry| entry.get_str("host").unwrap_or_default().to_owned()).collect()
 }
 
 fn with_hosts(mut config: Document, members: &[Member]) -> Document {
     if let Ok(entries) = config.get_array_mut("members") {
-        for (entry, member) in entries
-            .iter_mut()
-            .filter_map(Bson::as_document_mut)
-            .zip(members)
-        {
+        for (entry, member) in entries.iter_mut().filter_map(Bson::as_document_mut).zip(members) {
             entry.insert("host", host(member));
         }
     }
@@ -294,26 +236,14 @@ fn with_hosts(mut config: Document, members: &[Member]) -> Document {
 
 /// Orders configurations: a forced one has a much higher version.
 fn generation(config: &Document) -> i64 {
-    config
-        .get_i32("version")
-        .map(i64::from)
-        .or_else(|_| config.get_i64("version"))
-        .unwrap_or(0)
+    config.get_i32("version").map(i64::from).or_else(|_| config.get_i64("version")).unwrap_or(0)
 }
 
 fn refused(member: &Member, command: &'static str) -> impl FnOnce(Failure) -> Error {
     let member = member.index;
-    move |failure| Error::Refused {
-        member,
-        command,
-        why: failure.to_string(),
-    }
+    move |failure| Error::Refused { member, command, why: failure.to_string() }
 }
 
 fn late(what: &str, within: Duration, last: String) -> Error {
-    Error::TimedOut {
-        what: what.to_owned(),
-        within,
-        last: Some(last),
-    }
+    Error::TimedOut { what: what.to_owned(), within, last: Some(last) }
 }

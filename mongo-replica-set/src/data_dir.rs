@@ -62,15 +62,9 @@ impl DataDir {
                 Some(temporary.map_err(not_writable(&std::env::temp_dir()))?)
             }
         };
-        let path = path
-            .or(temporary.as_ref().map(TempDir::path))
-            .unwrap_or(Path::new("."));
+        let path = path.or(temporary.as_ref().map(TempDir::path)).unwrap_or(Path::new("."));
         // For the owner only: these MongoDBs ask nobody for a password.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(not_writable(path))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(not_writable(path))?;
         // mongod repeats the path in its answers, by which a member is told from a stranger.
         let path = path.canonicalize().map_err(not_writable(path))?;
         if path.to_str().is_none() {
@@ -78,11 +72,7 @@ impl DataDir {
             return Err(Error::DataDirUnusable { dir: path, why });
         }
         let lock = lock(&path).await?;
-        let dir = DataDir {
-            path,
-            temporary,
-            lock,
-        };
+        let dir = DataDir { path, temporary, lock };
         dir.announce(None)?;
         Ok(dir)
     }
@@ -97,11 +87,7 @@ impl DataDir {
 
     pub(crate) fn member_dir(&self, index: usize) -> Result<PathBuf, Error> {
         let path = self.path.join(format!("member-{index}"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(not_writable(&path))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(not_writable(&path))?;
         Ok(path)
     }
 
@@ -111,10 +97,7 @@ impl DataDir {
 
     /// Tells whoever finds the directory locked where to go instead.
     pub(crate) fn announce(&self, uri: Option<&str>) -> Result<(), Error> {
-        let holder = Holder {
-            pid: std::process::id(),
-            uri: uri.map(str::to_owned),
-        };
+        let holder = Holder { pid: std::process::id(), uri: uri.map(str::to_owned) };
         let write = || -> io::Result<()> {
             let text = serde_json::to_vec(&holder)?;
             (&self.lock).rewind()?;
@@ -127,26 +110,16 @@ impl DataDir {
     /// What the last start left for this one; `None` in a new directory.
     pub(crate) fn remembered(&self) -> Result<Option<Remembered>, Error> {
         let path = self.memory();
-        let unusable = |why: String| Error::DataDirUnusable {
-            dir: self.path.clone(),
-            why,
-        };
+        let unusable = |why: String| Error::DataDirUnusable { dir: self.path.clone(), why };
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(unusable(format!(
-                    "its replica-set.json cannot be read ({error})"
-                )));
+                return Err(unusable(format!("its replica-set.json cannot be read ({error})")));
             }
         };
-        let damaged = |why: String| {
-            unusable(format!(
-                "its replica-set.json is damaged ({why}); delete that one file"
-            ))
-        };
-        let remembered: Remembered =
-            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let damaged = |why: String| unusable(format!("its replica-set.json is damaged ({why}); delete that one file"));
+        let remembered: Remembered = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if remembered.ports.is_empty() {
             return Err(damaged("it names no port".to_owned()));
         }
@@ -171,9 +144,7 @@ impl DataDir {
     /// Removes a temporary directory and reports if that failed; dropping does so in silence.
     pub(crate) fn close(self) -> Result<(), Error> {
         match self.temporary {
-            Some(temporary) => temporary
-                .close()
-                .map_err(Error::system(format!("remove {}", self.path.display()))),
+            Some(temporary) => temporary.close().map_err(Error::system(format!("remove {}", self.path.display()))),
             None => Ok(()),
         }
     }
@@ -182,24 +153,14 @@ impl DataDir {
 async fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join("lock");
     // Not truncated on opening: until the lock is ours the content is somebody else's.
-    let open = || {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-    };
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open().map_err(not_writable(dir))?;
     let deadline = tokio::time::Instant::now() + LOCK_WITHIN;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(cause)) => {
-                return Err(Error::System {
-                    what: format!("lock {}", path.display()),
-                    cause,
-                });
+                return Err(Error::System { what: format!("lock {}", path.display()), cause });
             }
             Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -227,29 +188,18 @@ fn sweep_abandoned() {
     };
     let abandoned = |path: &Path| -> io::Result<bool> {
         let lock = File::options().write(true).open(path.join("lock"))?;
-        let age = SystemTime::now()
-            .duration_since(lock.metadata()?.modified()?)
-            .unwrap_or_default();
+        let age = SystemTime::now().duration_since(lock.metadata()?.modified()?).unwrap_or_default();
         Ok(age > ABANDONED_AFTER && lock.try_lock().is_ok())
     };
     for entry in entries.flatten() {
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(TEMPORARY_PREFIX));
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY_PREFIX));
         // `file_type` does not follow links, so a planted link is never swept.
-        if ours
-            && entry.file_type().is_ok_and(|kind| kind.is_dir())
-            && abandoned(&entry.path()).unwrap_or(false)
-        {
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && abandoned(&entry.path()).unwrap_or(false) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
 fn not_writable(dir: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |cause| Error::DataDirNotWritable {
-        dir: dir.to_owned(),
-        cause,
-    }
+    move |cause| Error::DataDirNotWritable { dir: dir.to_owned(), cause }
 }

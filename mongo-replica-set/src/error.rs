@@ -164,8 +164,6 @@ fn held(dir: &std::path::Path, pid: Option<u32>, uri: Option<&str>) -> String {
         Some(uri) => {
             format!("{dir} is held by {holder}; set MONGODB_URI={uri} to use the same database")
         }
-        None => format!(
-            "{dir} is held by {holder}, which is still starting; try again in a few seconds"
-        ),
+        None => format!("{dir} is held by {holder}, which is still starting; try again in a few seconds"),
     }
 }

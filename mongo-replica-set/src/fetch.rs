@@ -38,9 +38,7 @@ pub async fn find_or_fetch(progress: impl Fn(&str) + Send + Sync) -> Result<Path
     Ok(find_or_fetch_mongod(&progress).await?.path)
 }
 
-pub(crate) async fn find_or_fetch_mongod(
-    progress: &(impl Fn(&str) + Send + Sync),
-) -> Result<Mongod, Error> {
+pub(crate) async fn find_or_fetch_mongod(progress: &(impl Fn(&str) + Send + Sync)) -> Result<Mongod, Error> {
     if let Some(named) = env::var_os("MONGOD").filter(|value| !value.is_empty()) {
         return inspect_named(Path::new(&named)).await;
     }
@@ -61,55 +59,31 @@ pub(crate) async fn find_or_fetch_mongod(
 
 /// Checks a program that somebody asked for by name.
 pub(crate) async fn inspect_named(path: &Path) -> Result<Mongod, Error> {
-    inspect(path).await.map_err(|why| Error::MongodUnusable {
-        path: path.to_owned(),
-        why,
-    })
+    inspect(path).await.map_err(|why| Error::MongodUnusable { path: path.to_owned(), why })
 }
 
 /// Runs `mongod --version`; the error is half a sentence.
 pub(crate) async fn inspect(path: &Path) -> Result<Mongod, String> {
     let mut command = Command::new(path);
-    command
-        .arg("--version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(VERSION_WITHIN, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(format!("it does not run ({error})")),
         Err(_) => {
-            return Err(format!(
-                "it did not say its version within {} s",
-                VERSION_WITHIN.as_secs()
-            ));
+            return Err(format!("it did not say its version within {} s", VERSION_WITHIN.as_secs()));
         }
     };
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        let complaint = complaint
-            .lines()
-            .chain(text.lines())
-            .map(str::trim)
-            .find(|line| !line.is_empty());
-        return Err(format!(
-            "it does not run ({})",
-            complaint.unwrap_or(&output.status.to_string())
-        ));
+        let complaint = complaint.lines().chain(text.lines()).map(str::trim).find(|line| !line.is_empty());
+        return Err(format!("it does not run ({})", complaint.unwrap_or(&output.status.to_string())));
     }
-    let version = text
-        .lines()
-        .find_map(Version::parse)
-        .ok_or("it does not print a MongoDB version")?;
+    let version = text.lines().find_map(Version::parse).ok_or("it does not print a MongoDB version")?;
     if version < VERSION_MIN {
-        return Err(format!(
-            "it is MongoDB {version}, and 6.0 or newer is needed"
-        ));
+        return Err(format!("it is MongoDB {version}, and 6.0 or newer is needed"));
     }
-    Ok(Mongod {
-        path: path.to_owned(),
-        version,
-    })
+    Ok(Mongod { path: path.to_owned(), version })
 }
 
 /// A version of MongoDB, such as 6.0.5.
@@ -120,13 +94,7 @@ impl Version {
     /// From mongod's line `db version v6.0.5`, also with a suffix such as `-rc1`.
     fn parse(line: &str) -> Option<Version> {
         let text = line.trim().strip_prefix("db version v")?;
-        let number = |text: &str| {
-            text.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-                .parse()
-                .ok()
-        };
+        let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
         let mut parts = text.splitn(3, '.').map(number);
         Some(Version([parts.next()??, parts.next()??, parts.next()??]))
     }
@@ -145,14 +113,8 @@ mod tests {
 
     #[test]
     fn versions_are_read_and_compared_by_number() {
-        assert_eq!(
-            Version::parse("db version v6.0.5"),
-            Some(Version([6, 0, 5]))
-        );
-        assert_eq!(
-            Version::parse("db version v10.0.12-rc1"),
-            Some(Version([10, 0, 12]))
-        );
+        assert_eq!(Version::parse("db version v6.0.5"), Some(Version([6, 0, 5])));
+        assert_eq!(Version::parse("db version v10.0.12-rc1"), Some(Version([10, 0, 12])));
         assert_eq!(Version::parse("    \"version\": \"6.0.5\","), None);
         assert!(Version([10, 0, 0]) > VERSION_MIN && Version([5, 9, 9]) < VERSION_MIN);
     }

@@ -76,45 +76,27 @@ fn reason_in(text: &str) -> Reason {
             "under any compatibility version",
             "unsupported WiredTiger file version",
         ];
-        if matches!(entry["s"].as_str(), Some("F" | "E" | "W"))
-            && signs.iter().any(|sign| said.contains(sign))
-        {
+        if matches!(entry["s"].as_str(), Some("F" | "E" | "W")) && signs.iter().any(|sign| said.contains(sign)) {
             return Reason::Incompatible(said);
         }
         // A fatal assertion is followed by a back trace and "aborting", which help nobody.
-        if matches!(entry["s"].as_str(), Some("F" | "E"))
-            && !said.contains("aborting after")
-            && !severe.contains(&said)
+        if matches!(entry["s"].as_str(), Some("F" | "E")) && !said.contains("aborting after") && !severe.contains(&said)
         {
             severe.push(said);
         }
     }
     let lines = if severe.is_empty() { plain } else { severe };
-    let last = lines
-        .iter()
-        .skip(lines.len().saturating_sub(LINES_MAX))
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(" / ");
-    Reason::Other(if last.is_empty() {
-        "it wrote no reason".to_owned()
-    } else {
-        last
-    })
+    let last = lines.iter().skip(lines.len().saturating_sub(LINES_MAX)).cloned().collect::<Vec<_>>().join(" / ");
+    Reason::Other(if last.is_empty() { "it wrote no reason".to_owned() } else { last })
 }
 
 /// The message of a log entry with its error, without braces.
 fn sentence(entry: &Value) -> String {
     let message = entry["msg"].as_str().unwrap_or_default();
     let attributes = &entry["attr"];
-    let detail = [
-        &attributes["error"]["errmsg"],
-        &attributes["error"],
-        &attributes["message"],
-        &attributes["reason"],
-    ]
-    .into_iter()
-    .find_map(Value::as_str);
+    let detail = [&attributes["error"]["errmsg"], &attributes["error"], &attributes["message"], &attributes["reason"]]
+        .into_iter()
+        .find_map(Value::as_str);
     match detail {
         Some(detail) => format!("{message}: {}", detail.trim()),
         None if attributes.is_object() => format!("{message} {attributes}"),
@@ -150,15 +132,18 @@ mod tests {
     #[test]
     fn the_last_severe_lines_are_shown_without_their_json() {
         let log = "{\"s\":\"I\",\"msg\":\"hello\"}\n{\"s\":\"E\",\"msg\":\"Ending\",\"attr\":{\"error\":\"NonExistentPath: gone\"}}\n{\"s\":\"I\",\"msg\":\"bye\"}";
-        assert_eq!(
-            reason_in(log),
-            Reason::Other("Ending: NonExistentPath: gone".to_owned())
-        );
+        assert_eq!(reason_in(log), Reason::Other("Ending: NonExistentPath: gone".to_owned()));
     }
 
     #[test]
     fn a_complaint_about_the_command_line_is_plain_text() {
         let log = "Error parsing command line: unrecognised option '--foo'\ntry 'mongod --help' for more information";
-        assert_eq!(reason_in(log), Reason::Other("Error parsing command line: unrecognised option '--foo' / try 'mongod --help' for more information".to_owned()));
+        assert_eq!(
+            reason_in(log),
+            Reason::Other(
+                "Error parsing command line: unrecognised option '--foo' / try 'mongod --help' for more information"
+                    .to_owned()
+            )
+        );
     }
 }

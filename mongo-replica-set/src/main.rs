@@ -84,8 +84,5 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Error> {
-    signal(kind).map_err(|cause| Error::System {
-        what: "listen for signals".to_owned(),
-        cause,
-    })
+    signal(kind).map_err(|cause| Error::System { what: "listen for signals".to_owned(), cause })
 }

@@ -48,10 +48,7 @@ impl Recipe {
         arg("--bind_ip", "127.0.0.1");
         // On SIGTERM a member first serves on for up to 15 s, so that drivers notice. Here the
         // programs that use it are on this machine and see the connection close.
-        arg(
-            "--setParameter",
-            "shutdownTimeoutMillisForSignaledShutdown=0",
-        );
+        arg("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0");
         if let Some(interval) = self.journal_commit_interval_ms {
             // A change stream shows what is in the majority's journal, and the journal is flushed
             // every 100 ms unless a writer waits for it: a writer with w:1 would see its message
@@ -69,10 +66,7 @@ impl Recipe {
             arg("--wiredTigerCacheSizeGB", "0.25");
             // Otherwise each member allocates three journal files of 100 MB. One file must hold a
             // whole transaction record, so it is not smaller than this.
-            arg(
-                "--wiredTigerEngineConfigString",
-                "log=(prealloc=false,file_max=64MB)",
-            );
+            arg("--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=64MB)");
             // Nobody will study the performance history of a set that is about to be removed.
             arg("--setParameter", "diagnosticDataCollectionEnabled=false");
         }
@@ -121,14 +115,7 @@ impl Member {
         log: PathBuf,
         preferred_port: u16,
     ) -> Result<Member, Error> {
-        let mut member = Member {
-            index,
-            port: preferred_port,
-            recipe,
-            dir,
-            log,
-            life: Mutex::default(),
-        };
+        let mut member = Member { index, port: preferred_port, recipe, dir, log, life: Mutex::default() };
         let start = Instant::now();
         let mut attempts = 1;
         loop {
@@ -136,12 +123,9 @@ impl Member {
                 Ok(()) => return Ok(member),
                 Err(Stillborn::Ended(_, Reason::PortTaken)) if attempts < PORT_ATTEMPTS_MAX => {
                     attempts += 1;
-                    member.port =
-                        ports::choose(None, &[]).map_err(Error::system("find a free port"))?;
+                    member.port = ports::choose(None, &[]).map_err(Error::system("find a free port"))?;
                 }
-                Err(Stillborn::Ended(_, Reason::FilesInUse))
-                    if start.elapsed() < RELEASED_WITHIN =>
-                {
+                Err(Stillborn::Ended(_, Reason::FilesInUse)) if start.elapsed() < RELEASED_WITHIN => {
                     tokio::time::sleep(POLL_EVERY * 5).await;
                 }
                 Err(stillborn) => return Err(member.failure(stillborn)),
@@ -172,10 +156,7 @@ impl Member {
         let mongod = &self.recipe.mongod.path;
         let process = Process::spawn(mongod, &self.recipe.args(self.port, &self.dir), &log)
             .map_err(system(format!("start {}", mongod.display())))?;
-        *self.life() = Life {
-            process: Some(process),
-            paused: false,
-        };
+        *self.life() = Life { process: Some(process), paused: false };
 
         let deadline = Instant::now() + ANSWERS_WITHIN;
         loop {
@@ -199,13 +180,7 @@ impl Member {
 
     /// Whether our mongod, and no stranger that took the port first, answers.
     async fn answers(&self) -> bool {
-        match wire::run(
-            self.port,
-            doc! { "getCmdLineOpts": 1 },
-            Duration::from_secs(1),
-        )
-        .await
-        {
+        match wire::run(self.port, doc! { "getCmdLineOpts": 1 }, Duration::from_secs(1)).await {
             Ok(reply) => db_path(&reply).is_some_and(|path| Path::new(path) == self.dir),
             Err(_) => false,
         }
@@ -217,10 +192,7 @@ impl Member {
             Stillborn::Ended(_, Reason::FilesInUse) => {
                 let pid = std::fs::read_to_string(self.dir.join("mongod.lock")).ok();
                 let pid = pid.and_then(|text| text.trim().parse().ok());
-                return Error::FilesInUse {
-                    dir: self.dir.clone(),
-                    pid,
-                };
+                return Error::FilesInUse { dir: self.dir.clone(), pid };
             }
             Stillborn::Ended(_, Reason::Incompatible(why)) => {
                 let Mongod { path, version } = &self.recipe.mongod;
@@ -231,25 +203,14 @@ impl Member {
                     why,
                 };
             }
-            Stillborn::Ended(status, Reason::PortTaken) => {
-                (status, format!("port {} is taken", self.port))
-            }
+            Stillborn::Ended(status, Reason::PortTaken) => (status, format!("port {} is taken", self.port)),
             Stillborn::Ended(status, Reason::Other(log)) => (status, log),
         };
-        Error::MongodEnded {
-            member: self.index,
-            status: status.to_string(),
-            log,
-            log_file: self.log.clone(),
-        }
+        Error::MongodEnded { member: self.index, status: status.to_string(), log, log_file: self.log.clone() }
     }
 
     /// Asks the member one command on the database `admin`.
-    pub(crate) async fn command(
-        &self,
-        command: Document,
-        within: Duration,
-    ) -> Result<Document, wire::Failure> {
+    pub(crate) async fn command(&self, command: Document, within: Duration) -> Result<Document, wire::Failure> {
         wire::run(self.port, command, within).await
     }
 
@@ -276,10 +237,7 @@ impl Member {
     pub(crate) fn kill(&self) -> Result<(), Error> {
         let mut life = self.life();
         if let Some(process) = &mut life.process {
-            process.kill().map_err(Error::system(format!(
-                "kill mongod (member {})",
-                self.index
-            )))?;
+            process.kill().map_err(Error::system(format!("kill mongod (member {})", self.index)))?;
         }
         *life = Life::default();
         Ok(())
@@ -315,14 +273,10 @@ impl Member {
 
     fn signal(&self, signal: Signal) -> Result<(), Error> {
         match &mut self.life().process {
-            Some(process) => process.signal(signal).map_err(Error::system(format!(
-                "signal mongod (member {})",
-                self.index
-            ))),
-            None => Err(Error::NoSuchMember {
-                member: self.index,
-                why: "was killed and does not run",
-            }),
+            Some(process) => {
+                process.signal(signal).map_err(Error::system(format!("signal mongod (member {})", self.index)))
+            }
+            None => Err(Error::NoSuchMember { member: self.index, why: "was killed and does not run" }),
         }
     }
 
@@ -330,19 +284,14 @@ impl Member {
     pub(crate) fn unexpected_end(&self) -> Option<Error> {
         match self.ended() {
             Ok(None) => None,
-            Ok(Some(status)) => {
-                Some(self.failure(Stillborn::Ended(status, log::reason(&self.log))))
-            }
+            Ok(Some(status)) => Some(self.failure(Stillborn::Ended(status, log::reason(&self.log)))),
             Err(error) => Some(error),
         }
     }
 
     fn ended(&self) -> Result<Option<ExitStatus>, Error> {
         match &mut self.life().process {
-            Some(process) => process.ended().map_err(Error::system(format!(
-                "watch mongod (member {})",
-                self.index
-            ))),
+            Some(process) => process.ended().map_err(Error::system(format!("watch mongod (member {})", self.index))),
             None => Ok(None),
         }
     }
@@ -353,11 +302,5 @@ impl Member {
 }
 
 fn db_path(command_line: &Document) -> Option<&str> {
-    command_line
-        .get_document("parsed")
-        .ok()?
-        .get_document("storage")
-        .ok()?
-        .get_str("dbPath")
-        .ok()
+    command_line.get_document("parsed").ok()?.get_document("storage").ok()?.get_str("dbPath").ok()
 }

@@ -19,21 +19,14 @@ const ATTEMPTS_MAX: usize = 200;
 /// all find the same next one. Nothing reserves the port: a mongod that finds it taken after all
 /// must ask again.
 pub(crate) fn choose(preferred: Option<u16>, taken: &[u16]) -> io::Result<u16> {
-    let usable = |port: u16| {
-        !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-    };
+    let usable = |port: u16| !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     if let Some(port) = preferred.filter(|port| usable(*port)) {
         return Ok(port);
     }
     (0..ATTEMPTS_MAX)
         .map(|_| RANGE.start + (random() % u64::from(RANGE.end - RANGE.start)) as u16)
         .find(|port| usable(*port))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "no free port was found between 20000 and 32000",
-            )
-        })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no free port was found between 20000 and 32000"))
 }
 
 /// 64 random bits: the standard library seeds every `RandomState` anew, which is enough to spread

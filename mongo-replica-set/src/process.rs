@@ -37,26 +37,14 @@ impl Process {
             let mut command = Command::new("setpriv");
             // The shell closes the window between our fork and the request for the signal: whoever
             // has another parent by then has lost us already, and must not start.
-            command.args([
-                "--pdeathsig",
-                "KILL",
-                "/bin/sh",
-                "-c",
-                r#"[ "$PPID" = "$0" ] && exec "$@""#,
-            ]);
-            command
-                .arg(std::process::id().to_string())
-                .stdin(Stdio::null());
+            command.args(["--pdeathsig", "KILL", "/bin/sh", "-c", r#"[ "$PPID" = "$0" ] && exec "$@""#]);
+            command.arg(std::process::id().to_string()).stdin(Stdio::null());
             command
         } else {
             let mut command = Command::new("/bin/sh");
             // `$$` stays the process id through `exec`. The subshell ends quietly when it reads a
             // line, which we send after the child is reaped: by then the id may be someone else's.
-            command.args([
-                "-c",
-                r#"exec 3<&0; (read -r _ <&3 || kill -9 $$) & exec "$@" 3<&- </dev/null"#,
-                "sh",
-            ]);
+            command.args(["-c", r#"exec 3<&0; (read -r _ <&3 || kill -9 $$) & exec "$@" 3<&- </dev/null"#, "sh"]);
             command.stdin(Stdio::piped());
             command
         };
@@ -67,11 +55,7 @@ impl Process {
         command.process_group(0);
         let mut child = spawn_from_lasting_thread(command)?;
         let lifeline = child.stdin.take();
-        Ok(Process {
-            child,
-            lifeline,
-            status: None,
-        })
+        Ok(Process { child, lifeline, status: None })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -106,10 +90,7 @@ impl Process {
         let start = Instant::now();
         while self.ended()?.is_none() {
             if start.elapsed() > REAP_WITHIN {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the process does not end",
-                ));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the process does not end"));
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -138,21 +119,15 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
         let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
         if spawner.is_none() {
             let (jobs, queue) = channel::<Job>();
-            thread::Builder::new()
-                .name("spawner".to_owned())
-                .spawn(move || {
-                    // The static keeps the sender, so this loop never ends.
-                    for (mut command, reply) in queue {
-                        let _ = reply.send(command.spawn());
-                    }
-                })?;
+            thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+                // The static keeps the sender, so this loop never ends.
+                for (mut command, reply) in queue {
+                    let _ = reply.send(command.spawn());
+                }
+            })?;
             *spawner = Some(jobs);
         }
-        spawner
-            .as_ref()
-            .ok_or_else(gone)?
-            .send((command, reply))
-            .map_err(|_| gone())?;
+        spawner.as_ref().ok_or_else(gone)?.send((command, reply)).map_err(|_| gone())?;
     }
     answer.recv().map_err(|_| gone())?
 }

@@ -112,10 +112,7 @@ impl ReplicaSet {
     /// When there is no usable `mongod`, when the directory cannot be used or is held by another
     /// process, when a `mongod` ends at once, and when the set is not ready within a minute
     /// (after a change of ports, and only if what took them is silent, 40 s per member later).
-    pub async fn start(
-        options: Options,
-        progress: impl Fn(&str) + Send + Sync,
-    ) -> Result<ReplicaSet, Error> {
+    pub async fn start(options: Options, progress: impl Fn(&str) + Send + Sync) -> Result<ReplicaSet, Error> {
         check(&options)?;
         // First the directory: whoever cannot have it need not download anything.
         let dir = DataDir::open(options.data_dir.as_deref()).await?;
@@ -143,52 +140,27 @@ impl ReplicaSet {
         });
         let mut ports = Vec::with_capacity(options.members);
         for preferred in &preferred_ports {
-            ports.push(
-                ports::choose(*preferred, &ports).map_err(Error::system("find a free port"))?,
-            );
+            ports.push(ports::choose(*preferred, &ports).map_err(Error::system("find a free port"))?);
         }
         let mut starts = Vec::with_capacity(ports.len());
         for (index, port) in ports.into_iter().enumerate() {
-            starts.push(Member::start(
-                index,
-                recipe.clone(),
-                dir.member_dir(index)?,
-                dir.member_log(index),
-                port,
-            ));
+            starts.push(Member::start(index, recipe.clone(), dir.member_dir(index)?, dir.member_log(index), port));
         }
         let members = Members(try_join_all(starts).await?);
         for (member, preferred) in members.iter().zip(&preferred_ports) {
             if let Some(preferred) = preferred.filter(|preferred| *preferred != member.port) {
-                progress(&format!(
-                    "Port {preferred} is taken; MongoDB uses port {} instead.",
-                    member.port
-                ));
+                progress(&format!("Port {preferred} is taken; MongoDB uses port {} instead.", member.port));
             }
         }
 
         configuration::apply(&members, &name).await?;
         configuration::wait_until_ready(&members, READY_WITHIN).await?;
-        let hosts: Vec<String> = members
-            .iter()
-            .map(|member| format!("127.0.0.1:{}", member.port))
-            .collect();
+        let hosts: Vec<String> = members.iter().map(|member| format!("127.0.0.1:{}", member.port)).collect();
         let uri = format!("mongodb://{}/?replicaSet={name}", hosts.join(","));
-        dir.remember(&Remembered {
-            ports: members.iter().map(|member| member.port).collect(),
-        })?;
+        dir.remember(&Remembered { ports: members.iter().map(|member| member.port).collect() })?;
         dir.announce(Some(&uri))?;
-        progress(&format!(
-            "MongoDB {} is ready after {:.1} s.",
-            recipe.mongod.version,
-            start.elapsed().as_secs_f32()
-        ));
-        Ok(ReplicaSet {
-            members,
-            dir,
-            name,
-            uri,
-        })
+        progress(&format!("MongoDB {} is ready after {:.1} s.", recipe.mongod.version, start.elapsed().as_secs_f32()));
+        Ok(ReplicaSet { members, dir, name, uri })
     }
 
     /// Where the set answers, for any program on this machine:
@@ -283,25 +255,15 @@ impl ReplicaSet {
         let primary = self.primary().await?;
         // With others, long enough that one of them is elected. They get up to a second to catch
         // up, since the first of them that has may then take over without a timeout.
-        let (secs, catch_up_secs) = if self.members.len() > 1 {
-            (10, 1)
-        } else {
-            (1, 0)
-        };
+        let (secs, catch_up_secs) = if self.members.len() > 1 { (10, 1) } else { (1, 0) };
         let command = doc! { "replSetStepDown": secs, "secondaryCatchUpPeriodSecs": catch_up_secs, "force": true };
-        match self
-            .member(primary)?
-            .command(command, Duration::from_secs(15))
-            .await
-        {
+        match self.member(primary)?.command(command, Duration::from_secs(15)).await {
             Ok(_) => Ok(()),
             // Stepping down may close connections, also the one that asked.
             Err(Failure::Io(_)) => Ok(()),
-            Err(failure) => Err(Error::Refused {
-                member: primary,
-                command: "replSetStepDown",
-                why: failure.to_string(),
-            }),
+            Err(failure) => {
+                Err(Error::Refused { member: primary, command: "replSetStepDown", why: failure.to_string() })
+            }
         }
     }
 
@@ -325,10 +287,7 @@ impl ReplicaSet {
             // Nobody will read the files again, so there is no reason to tidy them up first.
             self.members.iter().for_each(Member::kill_soon);
         }
-        let stops = self
-            .members
-            .iter()
-            .map(|member| member.terminate(STOP_WITHIN));
+        let stops = self.members.iter().map(|member| member.terminate(STOP_WITHIN));
         let stopped: Result<Vec<()>, Error> = join_all(stops).await.into_iter().collect();
         let ReplicaSet { members, dir, .. } = self;
         // Also those that did not end are killed before their files go.
@@ -337,28 +296,18 @@ impl ReplicaSet {
     }
 
     fn member(&self, member: usize) -> Result<&Member, Error> {
-        self.members.get(member).ok_or(Error::NoSuchMember {
-            member,
-            why: "does not exist in this set",
-        })
+        self.members.get(member).ok_or(Error::NoSuchMember { member, why: "does not exist in this set" })
     }
 }
 
 fn check(options: &Options) -> Result<(), Error> {
     if !(1..=MEMBERS_MAX).contains(&options.members) {
-        return Err(Error::Options(format!(
-            "a replica set has 1 to {MEMBERS_MAX} members, not {}",
-            options.members
-        )));
+        return Err(Error::Options(format!("a replica set has 1 to {MEMBERS_MAX} members, not {}", options.members)));
     }
     Ok(())
 }
 
-fn preferred_ports(
-    options: &Options,
-    remembered: Option<&Remembered>,
-    dir: &Path,
-) -> Result<Vec<Option<u16>>, Error> {
+fn preferred_ports(options: &Options, remembered: Option<&Remembered>, dir: &Path) -> Result<Vec<Option<u16>>, Error> {
     if let Some(remembered) = remembered
         && remembered.ports.len() != options.members
     {
@@ -370,9 +319,7 @@ fn preferred_ports(
         )));
     }
     let of = |index: usize| match (options.port.filter(|port| *port != 0), remembered) {
-        (Some(first), _) => u16::try_from(index)
-            .ok()
-            .and_then(|index| first.checked_add(index)),
+        (Some(first), _) => u16::try_from(index).ok().and_then(|index| first.checked_add(index)),
         (None, Some(remembered)) => remembered.ports.get(index).copied(),
         (None, None) => None,
     };

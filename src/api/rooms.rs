@@ -43,11 +43,7 @@ impl RoomsApi {
             let query = query.append_pair("limit", &limit.0.to_string()).append_pair("after", after).finish();
             format!("</api/rooms?{query}>; rel=\"next\"")
         });
-        let body = RoomsBody {
-            rooms: page.rooms.iter().map(Into::into).collect(),
-            cursor: cursor.to_string(),
-            after,
-        };
+        let body = RoomsBody { rooms: page.rooms.iter().map(Into::into).collect(), cursor: cursor.to_string(), after };
         Ok(RoomsAnswer::Page(Json(body), link))
     }
 }

@@ -22,11 +22,7 @@ pub struct Entry {
 
 impl Entry {
     pub(super) fn new(cursor: Cursor, event: Option<Event>) -> Self {
-        Self {
-            cursor,
-            event,
-            frames: Default::default(),
-        }
+        Self { cursor, event, frames: Default::default() }
     }
 
     /// The JSON frame of this entry as a `change`, made by `encode` the first time. A topic that nobody follows

@@ -214,11 +214,7 @@ impl Log {
             Some((place, last)) if entries.len() == entries_max => (place + 1, last.cursor),
             _ => (self.end_place(), self.watermark),
         };
-        Some(Found {
-            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
-            next_place,
-            position,
-        })
+        Some(Found { entries: entries.into_iter().map(|(_, entry)| entry).collect(), next_place, position })
     }
 
     /// The places of several topics, in log order and each once: a direct message to oneself, or a move from
@@ -253,10 +249,7 @@ impl Log {
     }
 
     pub(super) fn size(&self) -> LogSize {
-        LogSize {
-            entries: self.entries.len(),
-            bytes: self.bytes,
-        }
+        LogSize { entries: self.entries.len(), bytes: self.bytes }
     }
 }
 
@@ -264,4 +257,157 @@ fn is_far_ahead(cursor: Cursor) -> bool {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now_secs = since_1970.map_or(0, |duration| duration.as_secs());
     u64::from(cursor.time.seconds) > now_secs + AHEAD_SECS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::{
+        cursor::ClusterTime,
+        event::Event,
+        message::{Destination, Message, MessageId, RoomName, UserName},
+    };
+
+    const EPOCH: u32 = 7;
+
+    fn at(seconds: u32, key: u32) -> Cursor {
+        Cursor { epoch: EPOCH, time: ClusterTime { seconds, increment: 1 }, key }
+    }
+
+    fn room(name: &str) -> Topic {
+        Topic::Room(RoomName::parse(name).unwrap())
+    }
+
+    fn created(cursor: Cursor, name: &str) -> Arc<Entry> {
+        let id = MessageId::from_text_form(format!("{cursor}"));
+        let message = Message {
+            id: id.clone(),
+            content: name.into(),
+            sender: UserName::parse("Ana").unwrap(),
+            to: Destination::Room(RoomName::parse(name).unwrap()),
+            date: DateTime::UNIX_EPOCH,
+        };
+        Arc::new(Entry::new(cursor, Some(Event { id, before: Before::Nowhere, after: Some(message) })))
+    }
+
+    fn log(entries_max: usize) -> Log {
+        Log::new(LogLimits { entries_max, bytes_max: 1 << 20 }, at(100, BOUNDARY))
+    }
+
+    /// Cursors of what a reader of `topics` finds from the place of `cursor` on.
+    fn after(log: &Log, cursor: Cursor, topics: &[&str]) -> Result<Vec<Cursor>, Located> {
+        match log.locate(cursor) {
+            Located::At(place) => {
+                let topics: Vec<Topic> = topics.iter().map(|name| room(name)).collect();
+                let found = log.read(place, topics.iter(), false, 100).expect("the place is in the log");
+                Ok(found.entries.iter().map(|entry| entry.cursor).collect())
+            }
+            other => Err(other),
+        }
+    }
+
+    fn is_gone<T: std::fmt::Debug>(result: Result<T, Located>) -> bool {
+        matches!(result, Err(Located::Gone(_)))
+    }
+
+    #[test]
+    fn recovery() {
+        // The cases of centrifuge's recovery table: empty, same position, gone, not there yet, wrong epoch.
+        let mut log = log(3);
+        assert_eq!(after(&log, at(100, BOUNDARY), &["a"]), Ok(vec![]), "empty log, same position");
+        assert!(is_gone(after(&log, at(99, 5), &["a"])), "empty log, before its start");
+        assert_eq!(after(&log, at(101, 5), &["a"]), Err(Located::Ahead), "not there yet");
+        assert!(is_gone(after(&log, Cursor { epoch: 8, ..at(100, 0) }, &["a"])), "another collection");
+        let far = Cursor { time: ClusterTime { seconds: u32::MAX, increment: 1 }, ..at(0, 1) };
+        assert!(is_gone(after(&log, far, &["a"])), "a time to come");
+
+        log.append(vec![created(at(101, 1), "a"), created(at(102, 2), "b"), created(at(103, 3), "a")], at(103, 3));
+        assert_eq!(after(&log, at(100, BOUNDARY), &["a"]), Ok(vec![at(101, 1), at(103, 3)]));
+        assert_eq!(after(&log, at(101, 1), &["a"]), Ok(vec![at(103, 3)]));
+        assert_eq!(after(&log, at(102, 2), &["a", "b"]), Ok(vec![at(103, 3)]));
+        assert_eq!(after(&log, at(103, 3), &["a", "b"]), Ok(vec![]), "up to date");
+        assert_eq!(after(&log, at(102, BOUNDARY), &["b"]), Ok(vec![at(102, 2)]), "a boundary is before its time");
+
+        log.append(vec![created(at(104, 4), "a")], at(105, BOUNDARY));
+        assert!(is_gone(after(&log, at(100, BOUNDARY), &["a"])), "evicted");
+        assert_eq!(after(&log, at(101, 1), &["a"]), Ok(vec![at(103, 3), at(104, 4)]), "the floor itself");
+        assert_eq!(after(&log, at(105, BOUNDARY), &["a"]), Ok(vec![]), "an idle client's position");
+    }
+
+    #[test]
+    fn changes_of_one_time_are_told_apart() {
+        let mut log = log(10);
+        let batch = (1..=4).map(|key| created(at(101, key), if key % 2 == 0 { "a" } else { "b" }));
+        log.append(batch.collect(), at(101, 4));
+        assert_eq!(after(&log, at(101, 2), &["a", "b"]), Ok(vec![at(101, 3), at(101, 4)]));
+        assert_eq!(after(&log, at(101, 9), &["a"]), Err(Located::Ahead), "the rest of this time may be on its way");
+        log.append(vec![], at(102, BOUNDARY));
+        let all: Vec<Cursor> = (1..=4).map(|key| at(101, key)).collect();
+        assert_eq!(after(&log, at(101, 9), &["a", "b"]), Ok(all), "unknown: all of that time again, never less");
+    }
+
+    #[test]
+    fn a_time_that_was_evicted_in_part_is_only_answered_for_a_known_change() {
+        let mut log = log(2);
+        log.append((1..=4).map(|key| created(at(101, key), "a")).collect(), at(101, 4));
+        assert_eq!(after(&log, at(101, 2), &["a"]), Ok(vec![at(101, 3), at(101, 4)]), "the floor itself");
+        assert_eq!(after(&log, at(101, 3), &["a"]), Ok(vec![at(101, 4)]));
+        assert!(is_gone(after(&log, at(101, 1), &["a"])));
+        assert!(is_gone(after(&log, at(101, BOUNDARY), &["a"])));
+    }
+
+    #[test]
+    fn a_document_that_breaks_the_contract_leaves_its_place() {
+        let mut log = log(10);
+        log.append(vec![Arc::new(Entry::new(at(101, 1), None)), created(at(102, 2), "a")], at(102, 2));
+        assert_eq!(after(&log, at(101, 1), &["a"]), Ok(vec![at(102, 2)]));
+    }
+
+    #[test]
+    fn nobody_reads_across_a_gap() {
+        let mut log = log(10);
+        log.append(vec![created(at(101, 1), "a")], at(101, 1));
+        let end = log.end_place();
+        log.gap(at(200, BOUNDARY));
+        assert!(log.read(end, [room("a")].iter(), false, 10).is_none(), "a reader that was up to date");
+        assert!(is_gone(after(&log, at(101, 1), &["a"])));
+        log.append(vec![created(at(201, 2), "a")], at(201, 2));
+        assert_eq!(after(&log, at(200, BOUNDARY), &["a"]), Ok(vec![at(201, 2)]));
+    }
+
+    #[test]
+    fn both_bounds_hold_and_topic_lists_go_with_their_entries() {
+        let mut log = log(5);
+        for n in 0..100 {
+            log.append(vec![created(at(101 + n, 1), &format!("room {n}"))], at(101 + n, 1));
+        }
+        assert_eq!((log.entries.len(), log.topics.len()), (5, 5));
+        let mut small = Log::new(LogLimits { entries_max: 1_000, bytes_max: 10_000 }, at(100, BOUNDARY));
+        for n in 0..100 {
+            small.append(vec![created(at(101 + n, 1), "a")], at(101 + n, 1));
+        }
+        assert!(small.size().bytes <= 10_000 && small.size().entries > 1, "{:?}", small.size());
+        let counted: usize = small.entries.iter().map(|entry| entry.bytes_max()).sum();
+        assert_eq!(small.size().bytes, counted);
+    }
+
+    #[test]
+    fn a_long_rest_is_read_in_parts_that_join() {
+        let mut log = log(1_000);
+        let batch = (0..500).map(|n| created(at(101 + n, 1), if n % 3 == 0 { "a" } else { "b" }));
+        log.append(batch.collect(), at(700, BOUNDARY));
+        let topics = [room("a"), room("b")];
+        let (mut place, mut seen, mut position) = (0, Vec::new(), at(100, BOUNDARY));
+        while let Some(found) = log.read(place, topics.iter(), false, 64) {
+            if found.entries.is_empty() {
+                break;
+            }
+            seen.extend(found.entries.iter().map(|entry| entry.cursor.time.seconds));
+            (place, position) = (found.next_place, found.position);
+        }
+        assert_eq!(seen, (101..601).collect::<Vec<u32>>());
+        assert_eq!(position, at(700, BOUNDARY), "the position is that of the stream, beyond the last entry");
+    }
 }

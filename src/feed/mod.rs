@@ -23,13 +23,7 @@ use log::Log;
 pub fn open(limits: LogLimits, start: Cursor) -> (FeedWriter, Feed) {
     let log = Arc::new(RwLock::new(Log::new(limits, start)));
     let (turn, turned) = watch::channel(());
-    (
-        FeedWriter {
-            log: log.clone(),
-            turn,
-        },
-        Feed { log, turned },
-    )
+    (FeedWriter { log: log.clone(), turn }, Feed { log, turned })
 }
 
 /// The writing end. Not `Clone`, by design: see the module.
@@ -45,10 +39,7 @@ impl FeedWriter {
     /// contract), so that its cursor is found.
     pub fn append(&mut self, batch: Vec<(Cursor, Option<Event>)>, position: Cursor) {
         // Entries are built before the lock is taken: readers wait for a few pushes only.
-        let entries: Vec<_> = batch
-            .into_iter()
-            .map(|(cursor, event)| Arc::new(Entry::new(cursor, event)))
-            .collect();
+        let entries: Vec<_> = batch.into_iter().map(|(cursor, event)| Arc::new(Entry::new(cursor, event))).collect();
         write(&self.log).append(entries, position);
         self.turn.send_replace(());
     }

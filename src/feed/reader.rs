@@ -55,13 +55,7 @@ impl Reader {
 
     fn new(feed: Feed, state: State, position: Cursor) -> Self {
         let turned = feed.turned.clone();
-        Self {
-            feed,
-            turned,
-            state,
-            topics: BTreeSet::new(),
-            position,
-        }
+        Self { feed, turned, state, topics: BTreeSet::new(), position }
     }
 
     /// Follows one more topic from [`Self::position`] on. Says whether it is new.

@@ -48,10 +48,7 @@ pub struct FieldError {
 impl FieldError {
     /// An error of `field` in the words of `detail`.
     pub fn new(field: impl Into<String>, detail: impl fmt::Display) -> Self {
-        Self {
-            field: field.into(),
-            detail: detail.to_string(),
-        }
+        Self { field: field.into(), detail: detail.to_string() }
     }
 }
 
@@ -128,12 +125,7 @@ impl NewMessage {
             Some(Destination::Room(RoomName::general()))
         };
         match (sender, to) {
-            (Some(sender), Some(to)) if errors.is_empty() => Ok(Self {
-                id,
-                content,
-                sender,
-                to,
-            }),
+            (Some(sender), Some(to)) if errors.is_empty() => Ok(Self { id, content, sender, to }),
             _ => Err(errors),
         }
     }
@@ -160,32 +152,20 @@ mod tests {
     use super::*;
 
     fn draft() -> Draft {
-        Draft {
-            content: Some("hola".into()),
-            sender: Some("Ana".into()),
-            ..Draft::default()
-        }
+        Draft { content: Some("hola".into()), sender: Some("Ana".into()), ..Draft::default() }
     }
 
     #[test]
     fn a_message_without_room_and_recipient_belongs_to_general() {
         let message = NewMessage::parse(draft()).unwrap();
         assert_eq!(message.to, Destination::Room(RoomName::general()));
-        let empty = Draft {
-            room: Some(String::new()),
-            recipient: Some(String::new()),
-            ..draft()
-        };
+        let empty = Draft { room: Some(String::new()), recipient: Some(String::new()), ..draft() };
         assert_eq!(NewMessage::parse(empty).unwrap(), message);
     }
 
     #[test]
     fn a_recipient_wins_over_a_room() {
-        let both = Draft {
-            room: Some("dev".into()),
-            recipient: Some("Luis".into()),
-            ..draft()
-        };
+        let both = Draft { room: Some("dev".into()), recipient: Some("Luis".into()), ..draft() };
         let luis = UserName::parse("Luis").unwrap();
         assert_eq!(NewMessage::parse(both).unwrap().to, Destination::Direct(luis));
     }

@@ -3,7 +3,6 @@
 //! The rules are the data contract (`docs/data-contract.md`): they hold for whoever writes, so the decoder of
 //! database documents and the parser of client input both end in the types of this file.
 
-
 mod draft;
 mod id;
 mod name;

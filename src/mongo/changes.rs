@@ -109,10 +109,8 @@ impl Changes {
             Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
         };
         let collection = deployment.streams.collection::<Document>(&deployment.collection);
-        let aggregate = collection
-            .aggregate(pipeline(from, images))
-            .max_await_time(Duration::from_secs(AWAIT_SECS))
-            .batch();
+        let aggregate =
+            collection.aggregate(pipeline(from, images)).max_await_time(Duration::from_secs(AWAIT_SECS)).batch();
         let mut cursor = aggregate.await.map_err(|error| {
             let reason = sentence_of(&error);
             if is_lost(&error) { OpenError::Lost(reason) } else { OpenError::Failed(reason) }
@@ -240,18 +238,10 @@ impl Changes {
             return Some(Err(Invalid::Id));
         };
         Some(match after {
-            Some(Ok(message)) => Ok(Event {
-                id,
-                before,
-                after: Some(message),
-            }),
+            Some(Ok(message)) => Ok(Event { id, before, after: Some(message) }),
             // Nobody was shown it and nobody is: only its place counts.
             Some(Err(reason)) if before == Before::Nowhere => Err(reason),
-            Some(Err(_)) | None => Ok(Event {
-                id,
-                before,
-                after: None,
-            }),
+            Some(Err(_)) | None => Ok(Event { id, before, after: None }),
         })
     }
 
@@ -267,10 +257,7 @@ impl Changes {
 fn time_of_token(data: &str) -> Option<ClusterTime> {
     let digits = data.strip_prefix("82")?;
     let word = |from: usize| u32::from_str_radix(digits.get(from..from + 8)?, 16).ok();
-    Some(ClusterTime {
-        seconds: word(0)?,
-        increment: word(8)?,
-    })
+    Some(ClusterTime { seconds: word(0)?, increment: word(8)? })
 }
 
 /// Errors after which resuming is of no use: 286 ChangeStreamHistoryLost, 280 ChangeStreamFatalError, 260

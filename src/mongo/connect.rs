@@ -114,9 +114,8 @@ impl Deployment {
 /// # Errors
 /// When the deployment can not be used; see [`ConnectError`]. Takes about 5 s to say that nothing answers.
 pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Result<Deployment, ConnectError> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri {
-        reason: uri_fault(&error),
-    })?;
+    let mut options =
+        ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri { reason: uri_fault(&error) })?;
     options.app_name.get_or_insert_with(|| "corriente".into());
     options.server_selection_timeout = Some(Duration::from_secs(SERVER_SELECTION_SECS));
     options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECS));
@@ -128,14 +127,9 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
     options.retry_reads = Some(true);
 
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let name = database
-        .or(options.default_database.as_deref())
-        .unwrap_or("corriente")
-        .to_owned();
+    let name = database.or(options.default_database.as_deref()).unwrap_or("corriente").to_owned();
     let client = |options: &ClientOptions| {
-        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri {
-            reason: uri_fault(&error),
-        })
+        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri { reason: uri_fault(&error) })
     };
     let (requests, streams) = (client(&options)?, client(&options)?);
     let version = check(&requests, &hosts).await?;
@@ -161,10 +155,7 @@ async fn check(client: &Client, hosts: &str) -> Result<String, ConnectError> {
     let hosts = || hosts.to_owned();
     let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
     if major.is_some_and(|major| major < OLDEST_MAJOR) {
-        return Err(ConnectError::TooOld {
-            hosts: hosts(),
-            version,
-        });
+        return Err(ConnectError::TooOld { hosts: hosts(), version });
     }
     let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
     if !sharded && hello.get_str("setName").is_err() {

@@ -70,13 +70,7 @@ pub(super) fn decode(document: &RawDocument) -> Result<Message, Invalid> {
         None => Destination::Room(room.unwrap_or_else(RoomName::general)),
     };
     let date = effective_date(field(document, "date")?, id_value).ok_or(Invalid::Date)?;
-    Ok(Message {
-        id,
-        content: content.to_owned(),
-        sender,
-        to,
-        date,
-    })
+    Ok(Message { id, content: content.to_owned(), sender, to, date })
 }
 
 /// One field; `None` when it is absent.

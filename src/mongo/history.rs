@@ -20,12 +20,13 @@ use super::{
     document::decode,
     id::bson_of,
     place::{Before, first_object_id_of},
-    schema::{all_key, conversation_key, date_range, room_key, to_nobody, to_somebody},
+    schema::{date_range, room_key, to_nobody},
+    scope::Scope,
     timestamp,
 };
 use crate::{
     cursor::ClusterTime,
-    message::{DEFAULT_ROOM, Message, RoomName, UserName},
+    message::{DEFAULT_ROOM, Message, RoomName},
 };
 
 /// How long a read may take, in seconds: also the longest wait for a node that lags behind `at_least`.
@@ -39,19 +40,6 @@ const NEWEST_ROWS: usize = 4;
 pub struct History {
     deployment: Deployment,
     collection: Collection<RawDocumentBuf>,
-}
-
-/// Which messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Those of a room.
-    Room(RoomName),
-    /// The direct messages that a person sent or received.
-    Inbox(UserName),
-    /// The direct messages between two people.
-    Conversation(UserName, UserName),
-    /// Every message.
-    All,
 }
 
 /// One page.
@@ -109,10 +97,7 @@ struct Row {
 impl History {
     /// A reader of the deployment's collection.
     pub fn new(deployment: &Deployment) -> Self {
-        Self {
-            deployment: deployment.clone(),
-            collection: deployment.requests.collection(&deployment.collection),
-        }
+        Self { deployment: deployment.clone(), collection: deployment.requests.collection(&deployment.collection) }
     }
 
     /// The newest `limit` messages of `scope` that are older than `before`, as they were at `at_least` or later.
@@ -310,12 +295,8 @@ impl History {
         sort: Document,
         limit: usize,
     ) -> Result<Vec<Row>, ReadError> {
-        let mut find = self
-            .collection
-            .find(filter)
-            .sort(sort)
-            .limit(limit as i64)
-            .max_time(Duration::from_secs(READ_SECS_MAX));
+        let mut find =
+            self.collection.find(filter).sort(sort).limit(limit as i64).max_time(Duration::from_secs(READ_SECS_MAX));
         if let Some(key) = scope.index() {
             find = find.hint(Hint::Keys(key));
         }
@@ -341,15 +322,10 @@ impl History {
         Ok(session)
     }
 
-    async fn within_deadline<T>(
-        &self,
-        read: impl Future<Output = Result<T, ReadError>>,
-    ) -> Result<T, ReadError> {
-        timeout(Duration::from_secs(READ_SECS_MAX), read).await.unwrap_or_else(|_| {
-            Err(ReadError {
-                reason: format!("no answer within {READ_SECS_MAX} s"),
-            })
-        })
+    async fn within_deadline<T>(&self, read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+        timeout(Duration::from_secs(READ_SECS_MAX), read)
+            .await
+            .unwrap_or_else(|_| Err(ReadError { reason: format!("no answer within {READ_SECS_MAX} s") }))
     }
 }
 
@@ -370,56 +346,4 @@ fn newest_first(a: &Row, b: &Row) -> std::cmp::Ordering {
         (Some(Bson::ObjectId(a)), Some(Bson::ObjectId(b))) => b.bytes().cmp(&a.bytes()),
         _ => b.place.order_beside_object_ids().cmp(&a.place.order_beside_object_ids()),
     })
-}
-
-impl Scope {
-    /// The filter of this scope with `range`, which every branch needs so that each has its own bounds in its
-    /// index, and with `extra`.
-    fn filter(&self, range: Document, extra: Document) -> Document {
-        let branch = |mut part: Document| {
-            part.extend(range.clone());
-            part
-        };
-        let mut filter = match self {
-            Scope::All => branch(Document::new()),
-            Scope::Room(room) => {
-                let mut part = to_nobody();
-                part.insert("room", room_values(room));
-                branch(part)
-            }
-            Scope::Inbox(user) => {
-                let mut sent = to_somebody();
-                sent.insert("sender", user.as_str());
-                let received = doc! { "recipient": user.as_str() };
-                doc! { "$or": [branch(sent), branch(received)] }
-            }
-            Scope::Conversation(one, other) => {
-                let from = |sender: &UserName, recipient: &UserName| {
-                    branch(doc! { "sender": sender.as_str(), "recipient": recipient.as_str() })
-                };
-                doc! { "$or": [from(one, other), from(other, one)] }
-            }
-        };
-        filter.extend(extra);
-        filter
-    }
-
-    /// The index to use. An inbox merges two, which a hint can not say and the planner finds.
-    fn index(&self) -> Option<Document> {
-        match self {
-            Scope::All => Some(all_key()),
-            Scope::Room(_) => Some(room_key()),
-            Scope::Conversation(..) => Some(conversation_key()),
-            Scope::Inbox(_) => None,
-        }
-    }
-}
-
-/// `general` is also the room of messages that name none.
-fn room_values(room: &RoomName) -> Bson {
-    if room.as_str() == DEFAULT_ROOM {
-        Bson::Document(doc! { "$in": [null, "", DEFAULT_ROOM] })
-    } else {
-        room.as_str().into()
-    }
 }

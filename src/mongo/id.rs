@@ -13,7 +13,10 @@
 //! ```
 
 use mongodb::bson::{
-    Binary, Bson, DateTime, RawBsonRef, RawDocumentBuf, Timestamp, oid::ObjectId, raw::cstr, spec::{BinarySubtype, ElementType},
+    Binary, Bson, DateTime, RawBsonRef, RawDocumentBuf, Timestamp,
+    oid::ObjectId,
+    raw::cstr,
+    spec::{BinarySubtype, ElementType},
 };
 
 use crate::message::{ID_BYTES_MAX, MessageId};
@@ -74,10 +77,7 @@ pub(super) fn bson_of(text: &str) -> Option<Bson> {
         "zd" => Some(Bson::DateTime(DateTime::from_millis(unordered(word(rest)?)))),
         "zt" => {
             let word = word(rest)?;
-            Some(Bson::Timestamp(Timestamp {
-                time: (word >> 32) as u32,
-                increment: word as u32,
-            }))
+            Some(Bson::Timestamp(Timestamp { time: (word >> 32) as u32, increment: word as u32 }))
         }
         "-d" | "zz" => {
             let (kind, bytes) = (unhex(rest.get(..2)?)?, unhex(rest.get(2..)?)?);

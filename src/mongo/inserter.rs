@@ -92,10 +92,7 @@ impl Inserter {
 
     /// The same inserter, whose inserts are counted as coming from `source`.
     pub fn for_source(&self, source: &'static str) -> Self {
-        Self {
-            source,
-            ..self.clone()
-        }
+        Self { source, ..self.clone() }
     }
 
     /// Inserts one message, and returns when a majority has it on disk or after five seconds.
@@ -107,10 +104,7 @@ impl Inserter {
             Some(id) => id.clone(),
             None => MessageId::from_text_form(ObjectId::new().to_hex()),
         };
-        let unknown = |reason: String| InsertError::Unknown {
-            id: id.clone(),
-            reason,
-        };
+        let unknown = |reason: String| InsertError::Unknown { id: id.clone(), reason };
         let attempt = timeout(Duration::from_secs(INSERT_SECS_MAX), self.attempt(&new, &id));
         let outcome = attempt.await.unwrap_or_else(|_| Err(unknown(format!("no answer within {INSERT_SECS_MAX} s"))));
         self.report(&outcome);
@@ -129,19 +123,13 @@ impl Inserter {
                 "unknown"
             }
         };
-        let labels = InsertLabels {
-            source: self.source,
-            outcome: word,
-        };
+        let labels = InsertLabels { source: self.source, outcome: word };
         self.metrics.inserts.get_or_create(&labels).inc();
     }
 
     async fn attempt(&self, new: &NewMessage, id: &MessageId) -> Result<Inserted, InsertError> {
         let date = self.next_date();
-        let unknown = |reason: String| InsertError::Unknown {
-            id: id.clone(),
-            reason,
-        };
+        let unknown = |reason: String| InsertError::Unknown { id: id.clone(), reason };
         let document = encode(new, id, date).ok_or_else(|| InsertError::Conflict { id: id.clone() })?;
         match self.collection.insert_one(document).await {
             Ok(_) => Ok(Inserted {
@@ -156,9 +144,9 @@ impl Inserter {
             }),
             Err(error) => match write_error_code(&error) {
                 Some(11000) => self.compare_with_stored(new, id).await,
-                Some(121) => Err(InsertError::Refused {
-                    reason: "the collection's validator does not accept it".into(),
-                }),
+                Some(121) => {
+                    Err(InsertError::Refused { reason: "the collection's validator does not accept it".into() })
+                }
                 _ => Err(unknown(sentence_of(&error))),
             },
         }
@@ -167,18 +155,12 @@ impl Inserter {
     /// The id is taken: by this very message (a retry), or by another one?
     async fn compare_with_stored(&self, new: &NewMessage, id: &MessageId) -> Result<Inserted, InsertError> {
         let filter = doc! { "_id": bson_of(id.as_str()).unwrap_or(Bson::Null) };
-        let unknown = |reason: String| InsertError::Unknown {
-            id: id.clone(),
-            reason,
-        };
+        let unknown = |reason: String| InsertError::Unknown { id: id.clone(), reason };
         let stored = self.stored.find_one(filter).await.map_err(|error| unknown(sentence_of(&error)))?;
         // The one that took the id may not be on a majority yet, or was deleted meanwhile.
         let stored = stored.ok_or_else(|| unknown("the id is taken, but its message is not readable yet".into()))?;
         match decode(&stored) {
-            Ok(message) if new.is_same_as(&message) => Ok(Inserted {
-                message,
-                is_new: false,
-            }),
+            Ok(message) if new.is_same_as(&message) => Ok(Inserted { message, is_new: false }),
             _ => Err(InsertError::Conflict { id: id.clone() }),
         }
     }

@@ -12,29 +12,25 @@ mod id;
 mod inserter;
 mod place;
 mod schema;
+mod scope;
 
 pub use changes::{Batch, Changes, OpenError, ResumePoint, StreamError};
 pub use connect::{ConnectError, Deployment, connect};
 pub use document::Invalid;
-pub use history::{History, Page, ReadError, RoomSummary, RoomsPage, Scope};
+pub use history::{History, Page, ReadError, RoomSummary, RoomsPage};
 pub use inserter::{InsertError, Inserted, Inserter};
 pub use place::Before;
 pub use schema::{SchemaError, SchemaOptions};
+pub use scope::Scope;
 
 use mongodb::bson::Timestamp;
 
 use crate::cursor::ClusterTime;
 
 fn cluster_time(timestamp: Timestamp) -> ClusterTime {
-    ClusterTime {
-        seconds: timestamp.time,
-        increment: timestamp.increment,
-    }
+    ClusterTime { seconds: timestamp.time, increment: timestamp.increment }
 }
 
 fn timestamp(time: ClusterTime) -> Timestamp {
-    Timestamp {
-        time: time.seconds,
-        increment: time.increment,
-    }
+    Timestamp { time: time.seconds, increment: time.increment }
 }

@@ -80,7 +80,6 @@ pub(super) fn first_object_id_of(seconds: i64) -> Option<ObjectId> {
     Some(ObjectId::from_bytes(bytes))
 }
 
-
 impl fmt::Display for Before {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.millis as u64)?;

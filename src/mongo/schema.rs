@@ -38,9 +38,7 @@ pub enum SchemaError {
         reason: String,
     },
     /// An index of an old and large collection takes long; starting without it would make every page slow.
-    #[error(
-        "the indexes of {collection} were not built within {secs} s. They go on being built; start again later"
-    )]
+    #[error("the indexes of {collection} were not built within {secs} s. They go on being built; start again later")]
     Slow {
         /// `database.collection`.
         collection: String,
@@ -88,10 +86,7 @@ impl Deployment {
         let collection = self.requests.collection::<Document>(&self.collection);
         match timeout(Duration::from_secs(INDEX_SECS_MAX), collection.create_indexes(indexes())).await {
             Ok(created) => created.map(|_| ()).map_err(refused("building its indexes")),
-            Err(_) => Err(SchemaError::Slow {
-                collection: self.namespace(),
-                secs: INDEX_SECS_MAX,
-            }),
+            Err(_) => Err(SchemaError::Slow { collection: self.namespace(), secs: INDEX_SECS_MAX }),
         }
     }
 
@@ -125,10 +120,7 @@ impl Deployment {
             .get_document("options")
             .and_then(|options| options.get_document("changeStreamPreAndPostImages"))
             .and_then(|images| images.get_bool("enabled"));
-        Ok(Some(Found {
-            uuid: uuid.unwrap_or_default(),
-            images: images.unwrap_or(false),
-        }))
+        Ok(Some(Found { uuid: uuid.unwrap_or_default(), images: images.unwrap_or(false) }))
     }
 
     pub(super) fn namespace(&self) -> String {
@@ -136,11 +128,7 @@ impl Deployment {
     }
 
     fn refused(&self, step: &'static str, error: &Error) -> SchemaError {
-        SchemaError::Refused {
-            collection: self.namespace(),
-            step,
-            reason: sentence_of(error),
-        }
+        SchemaError::Refused { collection: self.namespace(), step, reason: sentence_of(error) }
     }
 }
 

@@ -244,10 +244,7 @@ impl Pages {
         let is_read = conversation.is_some();
         let Conversation { cursor, before, rows, rooms } = conversation.unwrap_or_default();
         let (title, log_label) = match place {
-            Place::Room(room) => (
-                room.to_string(),
-                fill(&texts.page.messages_in_room, "room", room.as_str()),
-            ),
+            Place::Room(room) => (room.to_string(), fill(&texts.page.messages_in_room, "room", room.as_str())),
             Place::Inbox(user) => (
                 fill(&texts.page.inbox_of, "user", user.as_str()),
                 fill(&texts.page.messages_in_inbox, "user", user.as_str()),

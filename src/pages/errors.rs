@@ -29,30 +29,22 @@ struct ErrorPage<'a> {
 /// 404 for a path that leads nowhere.
 #[handler]
 pub(crate) fn not_found(visitor: Visitor) -> Response {
-    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| {
-        (&texts.not_found_title, &texts.not_found_text)
-    })
+    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text))
 }
 
 /// 404 for a name that no room can have.
 pub(super) fn no_such_room(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, None, |texts| {
-        (&texts.no_room_title, &texts.no_room_text)
-    })
+    show(StatusCode::NOT_FOUND, language, None, |texts| (&texts.no_room_title, &texts.no_room_text))
 }
 
 /// 404 for a name that nobody can have.
 pub(super) fn no_such_inbox(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, None, |texts| {
-        (&texts.no_inbox_title, &texts.no_inbox_text)
-    })
+    show(StatusCode::NOT_FOUND, language, None, |texts| (&texts.no_inbox_title, &texts.no_inbox_text))
 }
 
 /// The body was no form, or too big: `status` says which.
 pub(super) fn bad_form(language: Language, status: StatusCode) -> Response {
-    show(status, language, None, |texts| {
-        (&texts.bad_form_title, &texts.bad_form_text)
-    })
+    show(status, language, None, |texts| (&texts.bad_form_title, &texts.bad_form_text))
 }
 
 /// 503: MongoDB can not be read.

@@ -110,23 +110,14 @@ impl FormView {
 
     /// What was sent, given back with what is to be said about it.
     pub(super) fn returned(sent: SentForm, errors: FormErrors) -> Self {
-        Self {
-            content: sent.content(),
-            id: sent.id,
-            sender: sent.sender,
-            recipient: sent.recipient,
-            errors,
-        }
+        Self { content: sent.content(), id: sent.id, sender: sent.sender, recipient: sent.recipient, errors }
     }
 }
 
 impl FormErrors {
     /// Something about the whole form.
     pub(super) fn of_form(text: String) -> Self {
-        Self {
-            form: Some(text),
-            ..Self::default()
-        }
+        Self { form: Some(text), ..Self::default() }
     }
 
     /// The fields at fault, in the page's language.
@@ -163,12 +154,7 @@ mod tests {
     use crate::message::{Destination, MessageId, NewMessage, RoomName, UserName};
 
     fn sent(recipient: &str) -> SentForm {
-        SentForm {
-            content: "uno\r\ndos".into(),
-            sender: " Ana ".into(),
-            recipient: recipient.into(),
-            id: new_id(),
-        }
+        SentForm { content: "uno\r\ndos".into(), sender: " Ana ".into(), recipient: recipient.into(), id: new_id() }
     }
 
     #[test]

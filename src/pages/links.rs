@@ -77,10 +77,13 @@ mod tests {
             serde_json::from_str(include_str!("../../templates/links.json")).unwrap();
         for (text, expected) in cases {
             let pieces = pieces(&text);
-            let links: Vec<&str> = pieces.iter().filter_map(|piece| match piece {
-                Piece::Link(link) => Some(*link),
-                Piece::Text(_) => None,
-            }).collect();
+            let links: Vec<&str> = pieces
+                .iter()
+                .filter_map(|piece| match piece {
+                    Piece::Link(link) => Some(*link),
+                    Piece::Text(_) => None,
+                })
+                .collect();
             assert_eq!(links, expected, "{text}");
             let whole: String = pieces.iter().map(|(Piece::Text(part) | Piece::Link(part))| *part).collect();
             assert_eq!(whole, text);

@@ -73,9 +73,7 @@ impl Place {
             Place::Inbox(_) => "recipient",
         };
         let name = quoted(self.name());
-        format!(
-            r#"{collection}.insertOne({{ content: "hola", sender: "mongosh", {to}: {name}, date: new Date() }})"#
-        )
+        format!(r#"{collection}.insertOne({{ content: "hola", sender: "mongosh", {to}: {name}, date: new Date() }})"#)
     }
 }
 
@@ -96,9 +94,6 @@ mod tests {
         let room = Place::Room(RoomName::parse("a\"b").unwrap());
         let fields = r#"{ content: "hola", sender: "mongosh", room: "a\"b", date: new Date() }"#;
         assert_eq!(room.mongosh_line("messages"), format!("db.messages.insertOne({fields})"));
-        assert_eq!(
-            room.mongosh_line("chat-2"),
-            format!(r#"db.getCollection("chat-2").insertOne({fields})"#)
-        );
+        assert_eq!(room.mongosh_line("chat-2"), format!(r#"db.getCollection("chat-2").insertOne({fields})"#));
     }
 }

@@ -37,10 +37,7 @@ pub(super) struct Row {
 impl Row {
     /// The row that the browser fills.
     pub(super) fn blank() -> Self {
-        Self {
-            starts_group: true,
-            ..Self::default()
-        }
+        Self { starts_group: true, ..Self::default() }
     }
 
     fn new(message: Message, previous: Option<(&Row, DateTime<Utc>)>, visitor: Option<&UserName>) -> Self {
@@ -96,9 +93,7 @@ fn initial_of(name: &str) -> String {
 
 /// FNV-1a over the name's bytes: the browser must come to the same colour.
 fn hue_of(name: &str) -> u32 {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     hash % HUES
 }
 

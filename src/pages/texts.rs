@@ -76,10 +76,7 @@ impl Texts {
             #[serde(flatten)]
             texts: &'a ScriptTexts,
         }
-        let texts = ForScript {
-            language: &self.language,
-            texts: &self.script,
-        };
+        let texts = ForScript { language: &self.language, texts: &self.script };
         serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
     }
 }

@@ -32,9 +32,6 @@ impl Close {
             Close::TooBig => (CloseCode::Size, "a frame is at most 64 KiB"),
             Close::Internal => (CloseCode::Error, "the server failed; reconnect with your last cursor"),
         };
-        CloseFrame {
-            code,
-            reason: reason.into(),
-        }
+        CloseFrame { code, reason: reason.into() }
     }
 }

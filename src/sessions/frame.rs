@@ -75,21 +75,9 @@ pub(super) fn event_frame(entry: &Entry, change: Change) -> Bytes {
         let cursor = entry.cursor;
         let after = event.topics_after();
         match (change, &event.after) {
-            (Change::Created, Some(message)) => ServerFrame::Created {
-                cursor,
-                topics: &after,
-                message,
-            },
-            (Change::Updated, Some(message)) => ServerFrame::Updated {
-                cursor,
-                topics: &after,
-                message,
-            },
-            _ => ServerFrame::Deleted {
-                cursor,
-                topics: event.topics_before(),
-                id: &event.id,
-            },
+            (Change::Created, Some(message)) => ServerFrame::Created { cursor, topics: &after, message },
+            (Change::Updated, Some(message)) => ServerFrame::Updated { cursor, topics: &after, message },
+            _ => ServerFrame::Deleted { cursor, topics: event.topics_before(), id: &event.id },
         }
         .encode()
     })
@@ -140,9 +128,7 @@ impl ClientFrame {
             }
             Some("subscribe") => topic_of(&fields).map(ClientFrame::Subscribe),
             Some("unsubscribe") => topic_of(&fields).map(ClientFrame::Unsubscribe),
-            _ => Err(FrameError::Meaning(
-                "`type` must be `send`, `subscribe` or `unsubscribe`".into(),
-            )),
+            _ => Err(FrameError::Meaning("`type` must be `send`, `subscribe` or `unsubscribe`".into())),
         }
     }
 }
@@ -152,12 +138,8 @@ fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError> {
     let wrong = |name: &str, error: &dyn std::fmt::Display| FrameError::Meaning(format!("`{name}` {error}"));
     match (text("room"), text("inbox"), fields.get("all")) {
         (Some(room), None, None) => RoomName::normalise(room).map(Topic::Room).map_err(|error| wrong("room", &error)),
-        (None, Some(user), None) => {
-            UserName::normalise(user).map(Topic::Inbox).map_err(|error| wrong("inbox", &error))
-        }
+        (None, Some(user), None) => UserName::normalise(user).map(Topic::Inbox).map_err(|error| wrong("inbox", &error)),
         (None, None, Some(Value::Bool(true))) => Ok(Topic::All),
-        _ => Err(FrameError::Meaning(
-            "name one topic: `room` or `inbox` with a name, or `all` with true".into(),
-        )),
+        _ => Err(FrameError::Meaning("name one topic: `room` or `inbox` with a name, or `all` with true".into())),
     }
 }

@@ -103,12 +103,7 @@ impl Subscription {
         if reader.topics().len() > topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
-        Ok(Self {
-            reader,
-            topics_max,
-            pending,
-            is_ready: false,
-        })
+        Ok(Self { reader, topics_max, pending, is_ready: false })
     }
 
     /// Follows one more topic from the returned cursor on.
@@ -117,9 +112,7 @@ impl Subscription {
     /// When that is one too many.
     pub fn follow(&mut self, topic: Topic) -> Result<Cursor, TopicsError> {
         if !self.reader.topics().contains(&topic) && self.reader.topics().len() >= self.topics_max {
-            return Err(TopicsError::TooMany {
-                topics_max: self.topics_max,
-            });
+            return Err(TopicsError::TooMany { topics_max: self.topics_max });
         }
         self.reader.follow(topic);
         Ok(self.position())

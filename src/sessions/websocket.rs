@@ -113,26 +113,17 @@ fn handshake_key(headers: &HeaderMap) -> Result<&str, Problem> {
         return Err(not_an_upgrade());
     }
     if text(header::SEC_WEBSOCKET_VERSION) != "13" {
-        return Err(Problem::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "Sec-WebSocket-Version must be 13",
-        ));
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13"));
     }
     match text(header::SEC_WEBSOCKET_KEY) {
         // Sixteen bytes in base64.
         key if key.len() == 24 => Ok(key),
-        _ => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Sec-WebSocket-Key must be 16 bytes in base64",
-        )),
+        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64")),
     }
 }
 
 fn not_an_upgrade() -> Problem {
-    Problem::new(
-        StatusCode::UPGRADE_REQUIRED,
-        "this is a WebSocket; connect with ws:// or wss://",
-    )
+    Problem::new(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket; connect with ws:// or wss://")
 }
 
 /// One socket.
@@ -243,11 +234,7 @@ impl Session {
                     Output::Ready(cursor) => ServerFrame::Ready { cursor: *cursor }.encode(),
                     Output::Reset(cursor, reason) => {
                         self.sessions.metrics.resets.get_or_create(&ReasonLabels { reason }).inc();
-                        ServerFrame::Reset {
-                            cursor: *cursor,
-                            reason,
-                        }
-                        .encode()
+                        ServerFrame::Reset { cursor: *cursor, reason }.encode()
                     }
                 };
                 bytes += frame.len();
@@ -356,11 +343,7 @@ impl Session {
     }
 
     async fn complain(&mut self, id: Option<String>, problem: Problem) -> Result<(), End> {
-        self.say(ServerFrame::Error {
-            id: id.as_deref(),
-            problem: &problem,
-        })
-        .await
+        self.say(ServerFrame::Error { id: id.as_deref(), problem: &problem }).await
     }
 
     async fn say(&mut self, frame: ServerFrame<'_>) -> Result<(), End> {

@@ -30,10 +30,7 @@ pub async fn mongo() -> Arc<ReplicaSet> {
     if let Some(running) = shared.upgrade() {
         return running;
     }
-    let options = Options {
-        test_commands: true,
-        ..Options::default()
-    };
+    let options = Options { test_commands: true, ..Options::default() };
     let started = ReplicaSet::start(options, |sentence| eprintln!("{sentence}")).await.expect("mongod starts");
     let started = Arc::new(started);
     *shared = Arc::downgrade(&started);

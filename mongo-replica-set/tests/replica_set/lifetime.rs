@@ -75,47 +75,28 @@ async fn the_command_stops_its_mongod_cleanly_and_shields_it_from_ctrl_c() {
     let dir = tempfile::tempdir().unwrap();
     let mut program = Program::start(&["--data-dir", dir.path().to_str().unwrap()]).await;
     let mongod = mongod_of(dir.path());
-    assert_eq!(
-        process_group(mongod),
-        mongod,
-        "mongod is not in a process group of its own"
-    );
+    assert_eq!(process_group(mongod), mongod, "mongod is not in a process group of its own");
     assert!(program.terminate().await.success());
     assert!(!is_alive(mongod));
     let log = fs::read_to_string(dir.path().join("member-0.log")).unwrap();
-    assert!(
-        log.contains(r#""exitCode":0"#),
-        "mongod did not shut down cleanly"
-    );
+    assert!(log.contains(r#""exitCode":0"#), "mongod did not shut down cleanly");
 }
 
 #[tokio::test]
 async fn a_second_process_on_a_directory_learns_who_holds_it_and_where_to_go() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::start(&["--data-dir", dir.path().to_str().unwrap()]).await;
-    let error = ReplicaSet::start(in_dir(dir.path()), report)
-        .await
-        .unwrap_err();
+    let error = ReplicaSet::start(in_dir(dir.path()), report).await.unwrap_err();
     let said = error.to_string();
     match error {
-        Error::DataDirHeld {
-            dir: held,
-            pid,
-            uri,
-        } => {
+        Error::DataDirHeld { dir: held, pid, uri } => {
             assert_eq!(held, dir.path().canonicalize().unwrap());
             assert_eq!(pid, Some(program.child.id()));
             assert_eq!(uri.as_deref(), Some(program.uri.as_str()));
         }
         other => panic!("{other}"),
     }
-    assert!(
-        said.contains(&format!(
-            "set MONGODB_URI={} to use the same database",
-            program.uri
-        )),
-        "{said}"
-    );
+    assert!(said.contains(&format!("set MONGODB_URI={} to use the same database", program.uri)), "{said}");
 }
 
 #[tokio::test]
@@ -128,9 +109,7 @@ async fn a_taken_port_is_replaced_and_the_documents_stay() {
 
     occupy(ports_of(&uri)[0]);
     let said = Said::default();
-    let set = ReplicaSet::start(in_dir(dir.path()), said.listener())
-        .await
-        .unwrap();
+    let set = ReplicaSet::start(in_dir(dir.path()), said.listener()).await.unwrap();
     assert_ne!(set.uri(), uri);
     assert!(said.text().contains("is taken"), "{}", said.text());
     assert_eq!(texts(set.uri()).await, ["before"]);
@@ -141,11 +120,7 @@ async fn a_taken_port_is_replaced_and_the_documents_stay() {
 #[tokio::test]
 async fn three_members_find_each_other_again_on_other_ports() {
     let dir = tempfile::tempdir().unwrap();
-    let three = || Options {
-        members: 3,
-        oplog_size_mb: Some(16),
-        ..in_dir(dir.path())
-    };
+    let three = || Options { members: 3, oplog_size_mb: Some(16), ..in_dir(dir.path()) };
     let set = start(three()).await;
     let uri = set.uri().to_owned();
     write(&uri, "before").await;
@@ -153,22 +128,12 @@ async fn three_members_find_each_other_again_on_other_ports() {
 
     ports_of(&uri).into_iter().for_each(occupy);
     let set = start(three()).await;
-    assert!(
-        ports_of(set.uri())
-            .iter()
-            .all(|port| !ports_of(&uri).contains(port))
-    );
+    assert!(ports_of(set.uri()).iter().all(|port| !ports_of(&uri).contains(port)));
     assert_eq!(texts(set.uri()).await, ["before"]);
     set.stop().await.unwrap();
 
-    let wrong = ReplicaSet::start(in_dir(dir.path()), report)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        wrong.contains("holds a replica set of 3 members, not of 1"),
-        "{wrong}"
-    );
+    let wrong = ReplicaSet::start(in_dir(dir.path()), report).await.unwrap_err().to_string();
+    assert!(wrong.contains("holds a replica set of 3 members, not of 1"), "{wrong}");
     let set = timed("a third start of three members", start(three())).await;
     assert_eq!(texts(set.uri()).await, ["before"]);
     set.stop().await.unwrap();
@@ -185,53 +150,25 @@ async fn a_dropped_set_leaves_no_process_and_no_file() {
 
 #[tokio::test]
 async fn a_mongod_that_ends_at_once_is_quoted() {
-    let options = Options {
-        extra_args: vec!["--nonsense".to_owned()],
-        ..Options::default()
-    };
-    let error = ReplicaSet::start(options, report)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("unrecognised option '--nonsense'"),
-        "{error}"
-    );
+    let options = Options { extra_args: vec!["--nonsense".to_owned()], ..Options::default() };
+    let error = ReplicaSet::start(options, report).await.unwrap_err().to_string();
+    assert!(error.contains("unrecognised option '--nonsense'"), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_in_the_place_of_the_directory_is_one_sentence() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = ReplicaSet::start(in_dir(file.path()), report)
-        .await
-        .unwrap_err();
+    let error = ReplicaSet::start(in_dir(file.path()), report).await.unwrap_err();
     assert!(matches!(error, Error::DataDirNotWritable { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn test_commands_and_oplog_size_reach_the_mongod() {
-    let set = start(Options {
-        test_commands: true,
-        oplog_size_mb: Some(1),
-        ..Options::default()
-    })
-    .await;
+    let set = start(Options { test_commands: true, oplog_size_mb: Some(1), ..Options::default() }).await;
     let client = Client::with_uri_str(set.uri()).await.unwrap();
     let admin = client.database("admin");
-    admin
-        .run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" })
-        .await
-        .unwrap();
-    let oplog = client
-        .database("local")
-        .run_command(doc! { "collStats": "oplog.rs" })
-        .await
-        .unwrap();
-    assert_eq!(
-        oplog
-            .get("maxSize")
-            .and_then(|size| size.as_i64().or(size.as_i32().map(i64::from))),
-        Some(1 << 20)
-    );
+    admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+    let oplog = client.database("local").run_command(doc! { "collStats": "oplog.rs" }).await.unwrap();
+    assert_eq!(oplog.get("maxSize").and_then(|size| size.as_i64().or(size.as_i32().map(i64::from))), Some(1 << 20));
     set.stop().await.unwrap();
 }

@@ -22,10 +22,7 @@ async fn start(options: Options) -> ReplicaSet {
 }
 
 fn in_dir(dir: &Path) -> Options {
-    Options {
-        data_dir: Some(dir.to_owned()),
-        ..Options::default()
-    }
+    Options { data_dir: Some(dir.to_owned()), ..Options::default() }
 }
 
 fn report(line: &str) {
@@ -41,37 +38,19 @@ async fn timed<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 async fn notes(uri: &str) -> Collection<Document> {
     let separator = if uri.contains('?') { '&' } else { '?' };
-    let uri = format!(
-        "{uri}{separator}w=majority&readConcernLevel=majority&serverSelectionTimeoutMS=20000"
-    );
-    Client::with_uri_str(uri)
-        .await
-        .unwrap()
-        .database("test")
-        .collection("notes")
+    let uri = format!("{uri}{separator}w=majority&readConcernLevel=majority&serverSelectionTimeoutMS=20000");
+    Client::with_uri_str(uri).await.unwrap().database("test").collection("notes")
 }
 
 async fn write(uri: &str, text: &str) {
     let insert = async { notes(uri).await.insert_one(doc! { "text": text }).await };
-    tokio::time::timeout(SOON, insert)
-        .await
-        .expect("a write in time")
-        .unwrap();
+    tokio::time::timeout(SOON, insert).await.expect("a write in time").unwrap();
 }
 
 async fn texts(uri: &str) -> Vec<String> {
     use futures::TryStreamExt;
-    let cursor = notes(uri)
-        .await
-        .find(doc! {})
-        .sort(doc! { "_id": 1 })
-        .await
-        .unwrap();
-    cursor
-        .map_ok(|note| note.get_str("text").unwrap().to_owned())
-        .try_collect()
-        .await
-        .unwrap()
+    let cursor = notes(uri).await.find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
+    cursor.map_ok(|note| note.get_str("text").unwrap().to_owned()).try_collect().await.unwrap()
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -89,13 +68,6 @@ fn occupy(port: u16) {
 }
 
 fn ports_of(uri: &str) -> Vec<u16> {
-    let hosts = uri
-        .trim_start_matches("mongodb://")
-        .split('/')
-        .next()
-        .unwrap();
-    hosts
-        .split(',')
-        .map(|host| host.rsplit(':').next().unwrap().parse().unwrap())
-        .collect()
+    let hosts = uri.trim_start_matches("mongodb://").split('/').next().unwrap();
+    hosts.split(',').map(|host| host.rsplit(':').next().unwrap().parse().unwrap()).collect()
 }

@@ -39,33 +39,14 @@ impl Program {
     pub(crate) async fn start_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Program {
         let mut command = command();
         change(command.args(args));
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Said::default();
-        let (listener, stderr) = (
-            said.listener(),
-            BufReader::new(child.stderr.take().unwrap()),
-        );
-        std::thread::spawn(move || {
-            stderr
-                .lines()
-                .map_while(Result::ok)
-                .for_each(|line| listener(&line))
-        });
+        let (listener, stderr) = (said.listener(), BufReader::new(child.stderr.take().unwrap()));
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| listener(&line)));
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut program = Program {
-            child,
-            uri: String::new(),
-            said,
-        };
+        let mut program = Program { child, uri: String::new(), said };
         let first = tokio::task::spawn_blocking(move || stdout.lines().next().and_then(Result::ok));
-        let first = tokio::time::timeout(Duration::from_secs(120), first)
-            .await
-            .expect("a started program")
-            .unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(120), first).await.expect("a started program").unwrap();
         let first = first.unwrap_or_else(|| panic!("the program ended: {}", program.said.text()));
         program.uri = first.strip_prefix("mongodb: ").expect("the URI").to_owned();
         program
@@ -102,30 +83,17 @@ pub(crate) fn fails(change: impl FnOnce(&mut Command)) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    let errors = said
-        .lines()
-        .filter(|line| line.starts_with("mongo-replica-set: "))
-        .count();
+    let errors = said.lines().filter(|line| line.starts_with("mongo-replica-set: ")).count();
     assert_eq!(errors, 1, "one sentence: {said}");
     said
 }
 
 pub(crate) fn mongod_of(dir: &Path) -> u32 {
-    fs::read_to_string(dir.join("member-0/mongod.lock"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+    fs::read_to_string(dir.join("member-0/mongod.lock")).unwrap().trim().parse().unwrap()
 }
 
 pub(crate) fn signal(pid: u32, name: &str) {
-    assert!(
-        Command::new("kill")
-            .args(["-s", name, &pid.to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
 }
 
 /// A zombie counts as dead: only its parent, or whoever inherits it, can remove it.
@@ -140,11 +108,5 @@ pub(crate) fn process_group(pid: u32) -> u32 {
 /// State, parent, group and so on: what follows the name, which may contain blanks.
 pub(crate) fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
-    Some(
-        text.rsplit(')')
-            .next()?
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
-    )
+    Some(text.rsplit(')').next()?.split_whitespace().map(str::to_owned).collect())
 }
