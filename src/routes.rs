@@ -28,7 +28,7 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .nest("/static", pages::static_files())
         .at("/client.js", get(pages::client_script()))
         // Programs
-        .nest("/", service)
+        .nest_no_strip("/api", service)
         .at("/ws", get(serve_websocket))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write,
-    io::stderr,
+    io::{IsTerminal, stderr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,7 +29,7 @@ pub enum LogFormat {
 pub fn start_logging(format: LogFormat) {
     // The driver and Poem are quiet by default: what goes wrong there is logged once, where we handle it.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,corriente=info"));
-    let lines = fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     // A second call (several servers in one test process) keeps the first one's subscriber.
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),

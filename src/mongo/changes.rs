@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mongodb::{
-    ClusterTime as SignedTime,
     bson::{Document, RawBsonRef, RawDocument, deserialize_from_slice, doc},
     error::{Error, ErrorKind},
     raw_batch_cursor::RawBatchCursor,
@@ -15,7 +14,7 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::{
-    connect::{Deployment, sentence_of},
+    connect::{Deployment, SignedTime, sentence_of},
     document::{Invalid, decode},
     id::id_of,
 };
@@ -246,9 +245,12 @@ impl Changes {
     }
 
     fn learn_time(&self, answer: &RawDocument) {
-        let signed = answer.get_document("$clusterTime").ok();
-        if let Some(time) = signed.and_then(|time| deserialize_from_slice::<SignedTime>(time.as_bytes()).ok()) {
-            self.deployment.saw(time);
+        let Ok(signed) = answer.get_document("$clusterTime") else {
+            return;
+        };
+        if let (Ok(time), Ok(signed)) = (signed.get_timestamp("clusterTime"), deserialize_from_slice(signed.as_bytes()))
+        {
+            self.deployment.saw(SignedTime { time, signed });
         }
     }
 }

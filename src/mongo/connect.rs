@@ -7,7 +7,7 @@ use std::{
 
 use mongodb::{
     Client, ClusterTime, Database,
-    bson::{Document, doc},
+    bson::{Document, Timestamp, doc},
     error::{Error, ErrorKind},
     options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
 };
@@ -31,7 +31,7 @@ pub struct Deployment {
     pub(super) collection: String,
     /// The newest signed cluster time that the streams have seen. The two clients do not share what they learn, and
     /// a node refuses to wait for a time of which it has no signed word.
-    newest: Arc<RwLock<Option<ClusterTime>>>,
+    newest: Arc<RwLock<Option<SignedTime>>>,
     /// The hosts, for log lines: never credentials.
     pub hosts: String,
     /// MongoDB's version, for the log.
@@ -97,12 +97,19 @@ pub enum ConnectError {
     },
 }
 
+/// MongoDB's newest time, and the same time as the driver passes it on, signed.
+#[derive(Debug, Clone)]
+pub(super) struct SignedTime {
+    pub(super) time: Timestamp,
+    pub(super) signed: ClusterTime,
+}
+
 impl Deployment {
-    pub(super) fn saw(&self, time: ClusterTime) {
+    pub(super) fn saw(&self, time: SignedTime) {
         *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(time);
     }
 
-    pub(super) fn newest_time(&self) -> Option<ClusterTime> {
+    pub(super) fn newest_time(&self) -> Option<SignedTime> {
         self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

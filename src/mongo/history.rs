@@ -315,10 +315,14 @@ impl History {
     async fn session_at(&self, at_least: ClusterTime) -> Result<ClientSession, Error> {
         let client = self.collection.client();
         let mut session = client.start_session().causal_consistency(true).await?;
+        let mut at_least = timestamp(at_least);
         if let Some(newest) = self.deployment.newest_time() {
-            session.advance_cluster_time(&newest);
+            session.advance_cluster_time(&newest.signed);
+            // The position of an idle stream lies one beyond the newest change, and MongoDB refuses to wait for a time
+            // to come. The newest time that the stream has told includes everything before its position.
+            at_least = at_least.min(newest.time);
         }
-        session.advance_operation_time(timestamp(at_least));
+        session.advance_operation_time(at_least);
         Ok(session)
     }
 
