@@ -111,7 +111,10 @@ impl From<Problem> for SendFailure {
     fn from(problem: Problem) -> Self {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
+            400 => Self::Syntax(Json(problem)),
             409 => Self::Conflict(Json(problem)),
+            413 => Self::TooLarge(Json(problem)),
+            415 => Self::MediaType(Json(problem)),
             422 => Self::Invalid(Json(problem)),
             _ => Self::Unavailable(Json(problem), retry_after_secs),
         }

@@ -53,7 +53,8 @@ function start() {
     onSent(id) {
       const message = outbox.confirm(id);
       if (!message) return;
-      setTimeout(() => outbox.remove(id), isShownHere(message) ? ECHO_MAX_MS : 0);
+      const comes = isShownHere(message) && !timeline.has(id);
+      setTimeout(() => outbox.remove(id), comes ? ECHO_MAX_MS : 0);
       // Nothing else on this page will tell that it arrived.
       if (!isShownHere(message)) composer.say(...sentTo(message));
     },
@@ -99,6 +100,7 @@ function start() {
     const page = await history({});
     journal = null;
     timeline.replace(page.messages, page.before);
+    for (const { id } of page.messages) outbox.remove(id);
     showOlder();
     return page.cursor;
   }

@@ -18,8 +18,8 @@
  */
 
 /** The first wait before a new attempt is random below this, and the bound doubles with each failure. */
-const BACKOFF_FIRST_MS = 1_000;
-const BACKOFF_MAX_MS = 30_000;
+const BACKOFF_FIRST_MS = 500;
+const BACKOFF_MAX_MS = 15_000;
 /** A reset often meets everybody at once; they come back spread over this time. */
 const RESET_SPREAD_MS = 2_000;
 /** A connection that was live for so long counts as good: the next failure is the first again. */

@@ -1,0 +1,7 @@
+//! People talk in a real Chromium, and programs that know nothing of it join in.
+
+mod chromium;
+#[allow(dead_code)] // Shared with the server's tests, which use the rest.
+#[path = "../server/harness.rs"]
+mod harness;
+mod talk;

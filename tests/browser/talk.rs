@@ -1,0 +1,191 @@
+//! The main job, seen by people.
+
+use mongodb::bson::{doc, oid::ObjectId};
+use serde_json::json;
+use thirtyfour::prelude::*;
+
+use crate::{
+    chromium::{Window, with_chromium},
+    harness::TestServer,
+};
+
+#[tokio::test]
+async fn two_people_and_a_program_talk_without_reloading() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let room = format!("{}/rooms/general", server.url);
+        chromium
+            .window(Window::default(), async |ana| {
+                chromium
+                    .window(Window { width: 400, ..Window::default() }, async |luis| {
+                        ana.open_live(&format!("{}/", server.url)).await;
+                        luis.open_live(&room).await;
+                        ana.say("Ana", "¡Hola, Luis!").await;
+                        luis.wait_for_messages(&["¡Hola, Luis!"]).await;
+                        luis.say("Luis", "Hola, Ana").await;
+                        ana.wait_for_messages(&["¡Hola, Luis!", "Hola, Ana"]).await;
+
+                        // Somebody else's program, which knows only the collection.
+                        let messages = server.messages();
+                        let id = ObjectId::new();
+                        // With a date of its own: that of an ObjectId has whole seconds, and would place it before the others.
+                        let date = mongodb::bson::DateTime::now();
+                        let document = doc! { "_id": id, "content": "from a program", "sender": "robot", "date": date };
+                        messages.insert_one(document).await.unwrap();
+                        for person in [&ana, &luis] {
+                            person.wait_for_messages(&["¡Hola, Luis!", "Hola, Ana", "from a program"]).await;
+                        }
+                        let edit = doc! { "$set": { "content": "edited by it" } };
+                        messages.update_one(doc! { "_id": id }, edit).await.unwrap();
+                        for person in [&ana, &luis] {
+                            person.wait_for_messages(&["¡Hola, Luis!", "Hola, Ana", "edited by it"]).await;
+                        }
+                        ana.picture("two-people-wide").await;
+                        luis.picture("two-people-narrow").await;
+                        messages.delete_one(doc! { "_id": id }).await.unwrap();
+                        for person in [&ana, &luis] {
+                            person.wait_for_messages(&["¡Hola, Luis!", "Hola, Ana"]).await;
+                        }
+                        // What a reload shows is what was there before it.
+                        luis.open_live(&room).await;
+                        luis.wait_for_messages(&["¡Hola, Luis!", "Hola, Ana"]).await;
+                    })
+                    .await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_direct_message_shows_in_both_inboxes_and_in_no_room() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |person| {
+                for user in ["Ana", "Luis"] {
+                    let (status, _) =
+                        server.post(json!({ "sender": "Ana", "recipient": "Luis", "content": user })).await;
+                    assert_eq!(status, 201);
+                }
+                person.open_live(&format!("{}/inbox/Luis", server.url)).await;
+                person.wait_for_messages(&["Ana", "Luis"]).await;
+                person.fill("recipient", "Ana").await;
+                person.say("Luis", "answer").await;
+                person.wait_for_messages(&["Ana", "Luis", "answer"]).await;
+                person.picture("inbox").await;
+                person.open_live(&format!("{}/inbox/Ana", server.url)).await;
+                person.wait_for_messages(&["Ana", "Luis", "answer"]).await;
+                person.open_live(&format!("{}/rooms/general", server.url)).await;
+                server.say("general", "for all").await;
+                person.wait_for_messages(&["for all"]).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_javascript_the_form_posts_and_comes_back() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let window = Window { without_javascript: true, ..Window::default() };
+        chromium
+            .window(window, async |ana| {
+                let room = format!("{}/rooms/general", server.url);
+                ana.open(&room).await;
+                ana.fill("sender", "Ana").await;
+                ana.fill("content", "sin guion").await;
+                ana.driver.find(By::Css("form button#send")).await.unwrap().click().await.unwrap();
+                ana.wait("the message is there", async || ana.text_of("[role=log]").await.contains("sin guion")).await;
+                assert_eq!(ana.driver.current_url().await.unwrap().as_str(), room, "303 back to the page");
+                // A text that breaks a rule is said beside its field, and nothing of it is lost.
+                ana.fill("sender", "A\u{202E}na").await;
+                ana.fill("content", "keep me").await;
+                ana.driver.find(By::Css("form button#send")).await.unwrap().click().await.unwrap();
+                ana.wait("the error is shown", async || !ana.text_of("#error-sender").await.is_empty()).await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("keep me"));
+                assert_eq!(server.messages().count_documents(doc! {}).await.unwrap(), 1);
+                ana.picture("without-javascript").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_others_write_is_text_and_never_markup() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
+        let insert = doc! { "content": attack, "sender": "<b onclick=x>\"'</b>", "room": "</script><i>&amp;" };
+        server.messages().insert_one(insert.clone()).await.unwrap();
+        let path = "/rooms/%3C%2Fscript%3E%3Ci%3E&amp%3B";
+        chromium
+            .window(Window::default(), async |person| {
+                person.open_live(&format!("{}{path}", server.url)).await;
+                person.wait_for_messages(&[attack]).await;
+                server.messages().insert_one(insert).await.unwrap();
+                person.wait_for_messages(&[attack, attack]).await;
+                let script = "return [document.title, document.querySelectorAll('article img, article script, article i, b b').length]";
+                let seen: (String, u32) = person.driver.execute(script, Vec::new()).await.unwrap().convert().unwrap();
+                assert!(!seen.0.contains("owned"), "{seen:?}");
+                assert_eq!(seen.1, 0, "no element came from a text");
+                person.picture("markup").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_speaks_spanish_to_those_who_ask_for_it() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window { spanish: true, ..Window::default() }, async |ana| {
+                ana.open(&format!("{}/", server.url)).await;
+                ana.wait("it is live, in Spanish", async || ana.connection().await == "En directo").await;
+                let language = ana.driver.find(By::Tag("html")).await.unwrap().attr("lang").await.unwrap();
+                assert_eq!(language.as_deref(), Some("es"));
+                assert_eq!(ana.text_of("button#send").await, "Enviar");
+                ana.picture("spanish-empty-room").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn older_messages_come_on_request_and_keep_the_order() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let documents = (0..120).map(|n| {
+            let date = mongodb::bson::DateTime::from_millis(1_700_000_000_000 + n * 60_000);
+            doc! { "content": n.to_string(), "sender": "Ana", "date": date }
+        });
+        server.messages().insert_many(documents).await.unwrap();
+        let expected: Vec<String> = (0..120).map(|n| n.to_string()).collect();
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                assert!(ana.messages().await.ends_with(&expected[70..]));
+                ana.wait("all messages are loaded", async || {
+                    let script =
+                        "const older = document.getElementById('older'); if (older?.offsetParent) older.click()";
+                    ana.driver.execute(script, Vec::new()).await.unwrap();
+                    ana.messages().await.len() == 120
+                })
+                .await;
+                assert_eq!(ana.messages().await, expected);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
