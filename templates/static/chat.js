@@ -67,6 +67,7 @@ function start() {
   outbox.restore((id) => timeline.has(id));
 
   function send(message) {
+    composer.say("");
     outbox.add(message, connection.state !== "offline");
     connection.send(message);
     timeline.scrollToEnd();

@@ -61,7 +61,6 @@ export class Composer {
   #submit() {
     const written = this.#check();
     if (!written) return;
-    this.say("");
     // The text moves on: the outbox shows and keeps it until it is confirmed, so the field is free for the next.
     this.onWritten(written);
     this.content.value = "";

@@ -177,7 +177,7 @@ async fn older_messages_come_on_request_and_keep_the_order() {
                 assert!(ana.messages().await.ends_with(&expected[70..]));
                 ana.wait("all messages are loaded", async || {
                     let script =
-                        "const older = document.getElementById('older'); if (older?.offsetParent) older.click()";
+                        "const older = document.querySelector('.older button'); if (older?.offsetParent) older.click()";
                     ana.driver.execute(script, Vec::new()).await.unwrap();
                     ana.messages().await.len() == 120
                 })

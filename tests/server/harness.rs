@@ -13,13 +13,17 @@ use mongodb::{
     Client, Collection, Database,
     bson::{Document, oid::ObjectId},
 };
-use reqwest::StatusCode;
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 /// How long a test waits for something that must happen, in seconds: far longer than it takes on a busy machine.
-const PATIENCE_SECS: u64 = 20;
+pub const PATIENCE_SECS: u64 = 20;
 
 /// The mongod that all tests of this binary share. It goes with the last test that uses it: a static would leave its
 /// files behind.
@@ -35,6 +39,24 @@ pub async fn mongo() -> Arc<ReplicaSet> {
     let started = Arc::new(started);
     *shared = Arc::downgrade(&started);
     started
+}
+
+/// A database that nobody uses yet, for what must stand in it before a server starts.
+pub async fn fresh_database() -> Database {
+    let client = Client::with_uri_str(mongo().await.uri()).await.expect("a client");
+    client.database(&format!("test_{}", ObjectId::new().to_hex()))
+}
+
+/// Asks again and again until `ask` has an answer.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECS);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE_SECS} s");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// A server of its own on a database of its own.
@@ -95,6 +117,27 @@ impl TestServer {
         &self.http
     }
 
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    /// The whole answer to `GET path`.
+    pub async fn fetch(&self, path: &str) -> Answer {
+        Answer::to(self.request(Method::GET, path)).await
+    }
+
+    /// The whole answer to `POST /api/messages`.
+    pub async fn send(&self, body: Value) -> Answer {
+        Answer::to(self.request(Method::POST, "/api/messages").json(&body)).await
+    }
+
+    /// One line of `/metrics`, such as `corriente_events_total{kind="insert"}`; 0 when it is not there.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let text = self.fetch("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
+
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         let response = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         answer(response).await
@@ -124,6 +167,44 @@ impl TestServer {
         let url = format!("{}/ws?{query}", self.url.replacen("http", "ws", 1));
         let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
         Follower { socket }
+    }
+}
+
+/// A whole HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn to(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { status, headers, text: response.text().await.expect("a whole answer") }
+    }
+
+    /// A header; empty when it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// Asserts that this is a problem of this status and kind, complete as RFC 9457 has it, and returns it.
+    pub fn expect_problem(&self, status: u16, kind: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("/problems/{kind}"), "{problem}");
+        assert_eq!(problem["status"], status, "{problem}");
+        for words in ["title", "detail"] {
+            assert!(problem[words].as_str().is_some_and(|text| !text.is_empty()), "{words} of {problem}");
+        }
+        problem
     }
 }
 
