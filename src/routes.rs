@@ -1,7 +1,7 @@
 //! The whole URL table on one screen.
 
 use poem::{
-    Endpoint, EndpointExt, IntoResponse, Response, Route, get,
+    Endpoint, EndpointExt, IntoResponse, Request, Response, Route, get,
     middleware::{CatchPanic, SizeLimit},
 };
 
@@ -28,7 +28,7 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .nest("/static", pages::static_files())
         .at("/client.js", get(pages::client_script()))
         // Programs
-        .nest_no_strip("/api", service)
+        .nest_no_strip("/api", service.before(bound_body))
         .at("/ws", get(serve_websocket))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
@@ -43,6 +43,13 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .data(sessions)
         .with(CatchPanic::new())
         .catch_all_error(answer_error)
+}
+
+/// Reads the body as far as it may go, whether or not its length was told before.
+async fn bound_body(mut request: Request) -> poem::Result<Request> {
+    let body = request.take_body().into_bytes_limit(BODY_BYTES_MAX).await?;
+    request.set_body(body);
+    Ok(request)
 }
 
 /// Errors that no handler has turned into an answer: unknown URLs, wrong methods, bodies that can not be read.

@@ -106,13 +106,16 @@ impl Watcher {
             self.status.send_modify(|state| state.is_open = false);
             let reason = match ended {
                 StreamError::Invalidated => "invalidated",
+                StreamError::Created(_) => "created",
                 StreamError::Lost(_) => "lost",
                 StreamError::Broken(_) => "broken",
             };
             self.metrics.stream_reopens.get_or_create(&ReasonLabels { reason }).inc();
             warn!("{ended}; opening it again");
-            if !matches!(ended, StreamError::Broken(_)) {
-                self.resume = ResumePoint::Now;
+            match ended {
+                StreamError::Broken(_) => {}
+                StreamError::Created(time) => self.resume = ResumePoint::At(time),
+                StreamError::Invalidated | StreamError::Lost(_) => self.resume = ResumePoint::Now,
             }
             changes = self.reopen().await;
         }
@@ -173,8 +176,8 @@ impl Watcher {
             match Changes::open(&self.deployment, &self.resume).await {
                 Ok(changes) => {
                     let start = changes.start();
-                    let is_gap =
-                        matches!(self.resume, ResumePoint::Now) || start.epoch != self.status.borrow().position.epoch;
+                    let is_gap = !matches!(self.resume, ResumePoint::After(_))
+                        || start.epoch != self.status.borrow().position.epoch;
                     if is_gap {
                         self.writer.gap(start);
                         warn!("the change stream could not be resumed; every client is told to reload");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use poem::http::StatusCode;
+use poem::http::{HeaderMap, StatusCode, Uri};
 use poem_openapi::{
     OpenApi,
     param::{Header, Path, Query},
@@ -15,7 +15,7 @@ use super::{
     Api, Section,
     answers::{MessageAnswer, MessagesAnswer, ReadFailure, SendFailure, SentAnswer},
     body::{Fields, MessagesBody},
-    field,
+    check_query, field,
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
@@ -43,9 +43,14 @@ impl MessagesApi {
         &self,
         fields: Json<Fields>,
         /// Makes a retry harmless without an `id`: the id is derived from this key and the sender.
-        #[oai(name = "Idempotency-Key", validator(max_length = 256))]
+        #[oai(name = "Idempotency-Key", validator(min_length = 1, max_length = 256))]
         idempotency_key: Header<Option<String>>,
+        headers: &HeaderMap,
     ) -> Result<SentAnswer, SendFailure> {
+        // The framework takes a header of bytes that are no text for none, and a retry would then not be harmless.
+        if idempotency_key.0.is_none() && headers.contains_key("Idempotency-Key") {
+            return Err(Problem::invalid(field("Idempotency-Key", "must be printable ASCII")).into());
+        }
         let draft = Draft::from_json(fields.0.0).map_err(Problem::invalid)?;
         let mut message = NewMessage::parse(draft).map_err(Problem::invalid)?;
         if let Some(key) = idempotency_key.0 {
@@ -85,7 +90,9 @@ impl MessagesApi {
         before: Query<Option<String>>,
         /// At least as new as this cursor.
         since: Query<Option<String>>,
+        uri: &Uri,
     ) -> Result<MessagesAnswer, ReadFailure> {
+        check_query(uri, &["room", "inbox", "with", "limit", "before", "since"]).map_err(Problem::invalid)?;
         let scope = scope_of(room.0.as_deref(), inbox.0.as_deref(), with.0.as_deref()).map_err(Problem::invalid)?;
         let place: Option<Before> = match before.0.as_deref() {
             Some(text) => Some(text.parse().map_err(|error| Problem::invalid(field("before", error)))?),

@@ -6,6 +6,7 @@ mod health;
 mod messages;
 mod rooms;
 
+use poem::http::Uri;
 use poem_openapi::{OpenApiService, Tags};
 
 pub use health::{livez, metrics, readyz};
@@ -51,6 +52,23 @@ pub fn service(api: &Api) -> OpenApiService<(MessagesApi, RoomsApi), ()> {
          `cursor` of a page of messages and nothing is missed. Errors are problem details (RFC 9457) with a stable `type`.",
     )
     .server("/")
+}
+
+/// Refuses a parameter that an operation does not have, and one that is given twice: `room[$ne]=x`, or a name that is
+/// misspelt, must not read as "everything".
+fn check_query(uri: &Uri, known: &[&str]) -> Result<(), Vec<FieldError>> {
+    let mut given = Vec::new();
+    for (name, _) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        let shown: String = name.chars().take(64).collect();
+        if !known.contains(&name.as_ref()) {
+            return Err(field(&shown, "is not a parameter of this operation"));
+        }
+        if given.contains(&name) {
+            return Err(field(&shown, "can be given once only"));
+        }
+        given.push(name);
+    }
+    Ok(())
 }
 
 fn field(name: &str, error: impl std::fmt::Display) -> Vec<FieldError> {

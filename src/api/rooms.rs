@@ -1,12 +1,13 @@
 //! `/api/rooms`
 
+use poem::http::Uri;
 use poem_openapi::{OpenApi, param::Query, payload::Json};
 
 use super::{
     Api, Section,
     answers::{ReadFailure, RoomsAnswer},
     body::RoomsBody,
-    field,
+    check_query, field,
     messages::unreadable,
 };
 use crate::{message::RoomName, problem::Problem};
@@ -30,7 +31,9 @@ impl RoomsApi {
         limit: Query<u32>,
         /// Only rooms whose names come after this one: the `after` of another page.
         after: Query<Option<String>>,
+        uri: &Uri,
     ) -> Result<RoomsAnswer, ReadFailure> {
+        check_query(uri, &["limit", "after"]).map_err(Problem::invalid)?;
         let after = match after.0.as_deref() {
             Some(name) => Some(RoomName::normalise(name).map_err(|error| Problem::invalid(field("after", error)))?),
             None => None,

@@ -43,6 +43,8 @@ pub(super) struct Log {
     /// The place of `entries[0]`. Places count all entries ever appended, and one for every gap, so that a reader
     /// at the end of the log before a gap is seen to be before it.
     first_place: u64,
+    /// The first place after the newest gap.
+    gap_place: u64,
     bytes: usize,
     /// Places of the entries of each topic, in order. A topic without entries has no list.
     topics: HashMap<Topic, VecDeque<u64>>,
@@ -82,6 +84,7 @@ impl Log {
             limits,
             entries: VecDeque::new(),
             first_place: 0,
+            gap_place: 0,
             bytes: 0,
             topics: HashMap::new(),
             everybody: VecDeque::new(),
@@ -138,6 +141,7 @@ impl Log {
 
     pub(super) fn gap(&mut self, start: Cursor) {
         self.first_place = self.end_place() + 1;
+        self.gap_place = self.first_place;
         self.entries.clear();
         self.topics.clear();
         self.everybody.clear();
@@ -238,6 +242,16 @@ impl Log {
         places.truncate(entries_max);
         let entry = |place: u64| self.entries[(place - self.first_place) as usize].clone();
         places.into_iter().map(|place| (place, entry(place))).collect()
+    }
+
+    /// Where a reader goes on that can not be told what it missed, and the cursor that stands for it. After a gap of the
+    /// stream that is right behind the gap: whatever is known is told. A reader that only was too slow goes to the end.
+    pub(super) fn restart(&self, place: u64) -> (u64, Cursor) {
+        if place < self.gap_place && self.first_place == self.gap_place {
+            (self.first_place, self.floor)
+        } else {
+            (self.end_place(), self.watermark)
+        }
     }
 
     pub(super) fn watermark(&self) -> Cursor {
@@ -372,6 +386,8 @@ mod tests {
         let end = log.end_place();
         log.gap(at(200, BOUNDARY));
         assert!(log.read(end, [room("a")].iter(), false, 10).is_none(), "a reader that was up to date");
+        let (place, position) = log.restart(end);
+        assert_eq!((place, position), (log.first_place, at(200, BOUNDARY)), "it goes on right behind the gap");
         assert!(is_gone(after(&log, at(101, 1), &["a"])));
         log.append(vec![created(at(201, 2), "a")], at(201, 2));
         assert_eq!(after(&log, at(200, BOUNDARY), &["a"]), Ok(vec![at(201, 2)]));

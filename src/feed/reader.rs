@@ -36,7 +36,7 @@ pub enum Reading {
     /// The reader's cursor is ahead of this server, which will come to it soon.
     Waiting,
     /// What lies between the reader's place and the log is not known here; the word says why. The reader now
-    /// stands at the end of the log.
+    /// stands where its position says.
     Gap(&'static str),
 }
 
@@ -106,7 +106,8 @@ impl Reader {
                 Reading::Entries(found.entries)
             }
             None => {
-                (self.state, self.position) = (State::At(log.end_place()), log.watermark());
+                let (place, position) = log.restart(place);
+                (self.state, self.position) = (State::At(place), position);
                 Reading::Gap("this reader fell behind what is kept, or the stream was broken")
             }
         }

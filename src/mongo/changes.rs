@@ -37,6 +37,8 @@ pub enum ResumePoint {
     Now,
     /// After everything that came with this point.
     After(Resume),
+    /// With the changes of this time.
+    At(ClusterTime),
 }
 
 /// MongoDB's resume token. Good for this pipeline only.
@@ -51,6 +53,8 @@ pub struct Changes {
     start: Cursor,
     position: Cursor,
     first: Option<Batch>,
+    /// There was no collection when the stream was opened, so the epoch is that of none.
+    is_missing: bool,
 }
 
 /// What one answer of MongoDB held: the unit of everything that follows.
@@ -81,6 +85,9 @@ pub enum StreamError {
     /// The collection was dropped or renamed. What follows is another collection.
     #[error("the collection was dropped or renamed")]
     Invalidated,
+    /// There was no collection, and now there is one: what it holds began at this time.
+    #[error("the collection was made anew")]
+    Created(ClusterTime),
     /// The oplog no longer reaches back to the stream's place.
     #[error("the change stream can not go on: {0}")]
     Lost(String),
@@ -118,6 +125,7 @@ impl Changes {
         // Read after the stream is open: a collection that is dropped from here on ends the stream, so the epoch
         // can not be newer than the stream.
         let found = deployment.find_collection().await.map_err(|error| OpenError::Failed(sentence_of(&error)))?;
+        let is_missing = found.is_none();
         let uuid = found.map(|found| found.uuid).unwrap_or_default();
         let epoch = Cursor::epoch_of(&uuid);
         let mut changes = Self {
@@ -127,13 +135,19 @@ impl Changes {
             start: Cursor::boundary(epoch, ClusterTime::default()),
             position: Cursor::boundary(epoch, ClusterTime::default()),
             first: None,
+            is_missing,
         };
         let first = match first {
             Some(Ok(answer)) => changes.read(answer.as_raw_document()),
+            Some(Err(error)) if is_lost(&error) => return Err(OpenError::Lost(sentence_of(&error))),
             Some(Err(error)) => return Err(OpenError::Failed(sentence_of(&error))),
             None => return Err(OpenError::Failed("it ended at once".into())),
         };
-        let first = first.map_err(|error| OpenError::Failed(error.to_string()))?;
+        let first = first.map_err(|error| match error {
+            // The collection went while nobody watched: trying again with the same point would end here again.
+            StreamError::Broken(reason) => OpenError::Failed(reason),
+            ended => OpenError::Lost(ended.to_string()),
+        })?;
         changes.start = match first.events.first() {
             Some((cursor, _)) => Cursor::boundary(epoch, cursor.time),
             None => first.position,
@@ -181,6 +195,9 @@ impl Changes {
             if let Some(event) = self.event_of(change) {
                 events.push((cursor, event));
             }
+        }
+        if let Some((first, _)) = events.first().filter(|_| self.is_missing) {
+            return Err(StreamError::Created(first.time));
         }
         let resume = cursor.get_document("postBatchResumeToken").ok();
         let time = resume.and_then(|token| time_of_token(token.get_str("_data").ok()?));
@@ -276,9 +293,11 @@ fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
     } else {
         doc! { "fullDocument": "updateLookup" }
     };
-    if let ResumePoint::After(Resume(token)) = from {
-        stream.insert("resumeAfter", token.clone());
-    }
+    match from {
+        ResumePoint::Now => None,
+        ResumePoint::After(Resume(token)) => stream.insert("resumeAfter", token.clone()),
+        ResumePoint::At(time) => stream.insert("startAtOperationTime", super::timestamp(*time)),
+    };
     let updated = |field: &str| {
         let path = format!("$updateDescription.updatedFields.{field}");
         let removed = doc! { "$ifNull": ["$updateDescription.removedFields", []] };

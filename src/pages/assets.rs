@@ -4,7 +4,7 @@
 use poem::{
     Endpoint, EndpointExt, Response, Result,
     endpoint::{EmbeddedFileEndpoint, EmbeddedFilesEndpoint},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
 };
 use rust_embed::RustEmbed;
 
@@ -24,7 +24,10 @@ pub fn client_script() -> impl Endpoint<Output = Response> {
 
 async fn finish(result: Result<Response>) -> Result<Response> {
     // "Not modified" comes as an error; here it is an answer like another, and needs the same headers.
-    let mut response = result.unwrap_or_else(|error| error.into_response());
+    let mut response = match result {
+        Err(error) if error.status() == StatusCode::NOT_MODIFIED => error.into_response(),
+        other => other?,
+    };
     let headers = response.headers_mut();
     // Asked for again each time, and answered 304 as long as it is the same: names carry no version.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

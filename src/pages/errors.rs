@@ -2,8 +2,10 @@
 
 use askama::Template;
 use poem::{
-    Response, handler,
-    http::{HeaderValue, StatusCode, header},
+    Response, Result,
+    error::NotFoundError,
+    handler,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 
 use super::{
@@ -26,10 +28,17 @@ struct ErrorPage<'a> {
     again: Option<&'a str>,
 }
 
-/// 404 for a path that leads nowhere.
+/// 404 for a path that leads nowhere: a page for browsers, which ask for HTML, and the server's usual error for
+/// everybody else.
 #[handler]
-pub(crate) fn not_found(visitor: Visitor) -> Response {
-    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text))
+pub(crate) fn not_found(headers: &HeaderMap, visitor: Visitor) -> Result<Response> {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if !accepted.is_some_and(|types| types.contains("text/html")) {
+        return Err(NotFoundError.into());
+    }
+    Ok(show(StatusCode::NOT_FOUND, visitor.language, None, |texts| {
+        (&texts.not_found_title, &texts.not_found_text)
+    }))
 }
 
 /// 404 for a name that no room can have.

@@ -2,4 +2,5 @@
 
 mod follow;
 mod harness;
+mod input;
 mod rest;
