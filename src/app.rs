@@ -11,12 +11,14 @@ use tracing::{error, info};
 use crate::{
     api::Api,
     config::Config,
-    feed,
+    cursor::{ClusterTime, Cursor},
+    feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
-    mongo::{Changes, History, Inserter, ResumePoint, connect},
+    mongo::{Changes, Deployment, History, Inserter, ResumePoint, StretchLimits, connect},
     pages::Pages,
+    replay::Replays,
     routes::routes,
-    sessions::Sessions,
+    sessions::{Sessions, Sources},
     telemetry::Metrics,
     watcher::Watcher,
 };
@@ -24,6 +26,10 @@ use crate::{
 /// How long requests and sessions may take to end when the server stops, in seconds. Longer than an insert may
 /// wait within it, and short enough that the database can be stopped within five seconds of the signal.
 const STOP_SECS_MAX: u64 = 4;
+
+/// How much of the past the log begins with, in seconds, and how long reading it may delay the start, in milliseconds.
+const PREWARM_SECS: u32 = 60;
+const PREWARM_MILLIS_MAX: u64 = 1_000;
 
 /// A running server.
 pub struct App {
@@ -47,7 +53,7 @@ impl App {
         deployment.prepare_collection(config.schema_options()).await?;
 
         let changes = Changes::open(&deployment, &ResumePoint::Now).await?;
-        let (writer, feed) = feed::open(config.log_limits(), changes.start());
+        let (writer, live) = prewarmed(&deployment, config, changes.start()).await;
         let (watcher, status) = Watcher::new(deployment.clone(), writer, changes.start(), metrics.clone());
         let watcher = tokio::spawn(watcher.run(changes));
 
@@ -57,11 +63,11 @@ impl App {
         let api = Api { history: history.clone(), inserter: inserter.for_source("rest"), status: status.clone() };
         let pages =
             Pages { history, inserter: inserter.for_source("form"), status, collection: config.collection.clone() };
+        let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {
-            feed,
+            sources: Sources { live, replays, topics_max: config.topics_max },
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
-            topics_max: config.topics_max,
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
@@ -115,5 +121,30 @@ impl App {
         }
         // Last: what was inserted until now still reached the sessions.
         self.watcher.abort();
+    }
+}
+
+/// Opens the log with the last minute of the stream before `start` in it, if that can be had within a second: clients
+/// that come back to a server that was restarted then go on from memory.
+async fn prewarmed(deployment: &Deployment, config: &Config, start: Cursor) -> (FeedWriter, Feed) {
+    let limits = config.log_limits();
+    let bounds = StretchLimits {
+        events_max: limits.entries_max,
+        bytes_max: limits.bytes_max / 4,
+        patience: Duration::from_millis(PREWARM_MILLIS_MAX),
+    };
+    let from = ClusterTime { seconds: start.time.seconds.saturating_sub(PREWARM_SECS), increment: 0 };
+    match deployment.changes_between(from, start, bounds).await {
+        Ok(mut stretch) => {
+            // What the live stream will bring itself begins at its start.
+            stretch.events.retain(|(cursor, _)| cursor.time < start.time);
+            let (mut writer, live) = feed::open(limits, stretch.start);
+            writer.append(stretch.events, start);
+            (writer, live)
+        }
+        Err(error) => {
+            info!("the log begins now: the last minute could not be read ({})", error.as_str());
+            feed::open(limits, start)
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::Parser;
 
-use crate::{feed::LogLimits, mongo::SchemaOptions, telemetry::LogFormat};
+use crate::{feed::LogLimits, mongo::SchemaOptions, replay::ReplayLimits, telemetry::LogFormat};
 
 /// A realtime chat server driven by MongoDB change streams.
 #[derive(Debug, Clone, Parser)]
@@ -53,6 +53,18 @@ pub struct Config {
     #[arg(long, env = "LOG_BYTES_MAX", default_value_t = 128 * 1024 * 1024)]
     pub log_bytes_max: usize,
 
+    /// How many replays of what is older than that may be under way at once
+    #[arg(long, env = "REPLAYS_MAX", default_value_t = 2)]
+    pub replays_max: usize,
+
+    /// The most events of one replay; a client that missed more is told to reload
+    #[arg(long, env = "REPLAY_EVENTS_MAX", default_value_t = 100_000)]
+    pub replay_events_max: usize,
+
+    /// The most memory of one replay, in bytes of messages
+    #[arg(long, env = "REPLAY_BYTES_MAX", default_value_t = 64 * 1024 * 1024)]
+    pub replay_bytes_max: usize,
+
     /// The most topics that one connection can follow
     #[arg(long, env = "TOPICS_MAX", default_value_t = 100)]
     pub topics_max: usize,
@@ -66,6 +78,15 @@ impl Config {
     /// See [`LogLimits`].
     pub fn log_limits(&self) -> LogLimits {
         LogLimits { entries_max: self.log_entries_max, bytes_max: self.log_bytes_max }
+    }
+
+    /// See [`ReplayLimits`].
+    pub fn replay_limits(&self) -> ReplayLimits {
+        ReplayLimits {
+            replays_max: self.replays_max,
+            events_max: self.replay_events_max,
+            bytes_max: self.replay_bytes_max,
+        }
     }
 
     /// See [`SchemaOptions`].

@@ -49,6 +49,7 @@ pub mod message;
 pub mod mongo;
 pub mod pages;
 pub mod problem;
+pub mod replay;
 pub mod routes;
 pub mod sessions;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! The whole URL table on one screen.
 
 use poem::{
-    Endpoint, EndpointExt, IntoResponse, Request, Response, Route, get,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get,
     middleware::{CatchPanic, SizeLimit},
 };
 
@@ -28,7 +28,7 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .nest("/static", pages::static_files())
         .at("/client.js", get(pages::client_script()))
         // Programs
-        .nest_no_strip("/api", service.before(bound_body))
+        .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub invalid_documents: Family<ReasonLabels, Counter>,
     /// Times that the change stream was opened again, by reason.
     pub stream_reopens: Family<ReasonLabels, Counter>,
+    /// Stretches of the past that were asked for, by how that ended.
+    pub replays: Family<OutcomeLabels, Counter>,
     /// Sessions that were told to reload.
     pub resets: Family<ReasonLabels, Counter>,
     /// Open sessions by transport.
@@ -82,6 +84,13 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// Labels of `corriente_replays_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// `filled`, `lost`, `too much`, `slow`, `busy` or `failed`.
+    pub outcome: &'static str,
+}
+
 /// Labels of `corriente_connections`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TransportLabels {
@@ -96,6 +105,7 @@ impl Default for Metrics {
         let events = Family::default();
         let invalid_documents = Family::default();
         let stream_reopens = Family::default();
+        let replays = Family::default();
         let resets = Family::default();
         let connections = Family::default();
         let log_entries = Gauge::default();
@@ -108,6 +118,7 @@ impl Default for Metrics {
             invalid_documents.clone(),
         );
         registry.register("stream_reopens", "Times the change stream was opened again", stream_reopens.clone());
+        registry.register("replays", "Stretches of the past read again for clients, by outcome", replays.clone());
         registry.register("resets", "Sessions told to reload their history", resets.clone());
         registry.register("connections", "Open sessions", connections.clone());
         registry.register("log_entries", "Entries of the log", log_entries.clone());
@@ -118,6 +129,7 @@ impl Default for Metrics {
             events,
             invalid_documents,
             stream_reopens,
+            replays,
             resets,
             connections,
             log_entries,

@@ -10,7 +10,7 @@ use std::{
 const VOCABULARY: [&str; 5] = ["message", "topic", "event", "cursor", "telemetry"];
 
 /// Module, and what of ours it may import besides the vocabulary.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("message", &[]),
     ("topic", &[]),
     ("event", &[]),
@@ -19,14 +19,15 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("feed", &[]),
     ("mongo", &[]),
     ("problem", &["mongo"]),
+    ("replay", &["feed", "mongo"]),
     ("watcher", &["feed", "mongo"]),
     ("api", &["mongo", "problem", "watcher"]),
-    ("sessions", &["feed", "mongo", "problem"]),
+    ("sessions", &["feed", "mongo", "problem", "replay"]),
     ("pages", &["mongo", "watcher"]),
     ("listener", &[]),
-    ("config", &["feed", "mongo"]),
+    ("config", &["feed", "mongo", "replay"]),
     ("routes", &["api", "pages", "problem", "sessions"]),
-    ("app", &["api", "config", "feed", "listener", "mongo", "pages", "routes", "sessions", "watcher"]),
+    ("app", &["api", "config", "feed", "listener", "mongo", "pages", "replay", "routes", "sessions", "watcher"]),
     ("lib", &[]),
 ];
 
@@ -37,7 +38,10 @@ const ONLY_IN: [(&str, &[&str]); 3] = [
     ("mongo_replica_set::", &["main"]),
 ];
 
-const LINES_MAX: usize = 420;
+/// The most lines of a file, without the tests at its end.
+const LINES_MAX: usize = 400;
+/// What the tests at the end of a file begin with.
+const TESTS: &str = "#[cfg(test)]\nmod tests";
 
 #[test]
 fn imports_go_one_way() {
@@ -82,10 +86,10 @@ fn the_driver_and_the_framework_stop_where_they_should() {
 }
 
 #[test]
-fn only_the_watcher_holds_the_pen() {
+fn only_the_watcher_is_given_the_pen() {
     for (module, path, text) in sources() {
         let code = code_of(&text);
-        let may = ["feed", "watcher"].contains(&module.as_str());
+        let may = ["app", "feed", "watcher"].contains(&module.as_str());
         assert!(may || !code.contains("FeedWriter"), "{} must not name FeedWriter", path.display());
     }
 }
@@ -101,7 +105,7 @@ fn only_the_configuration_reads_the_environment() {
 #[test]
 fn no_file_has_grown_past_its_bound_and_none_is_a_drawer() {
     for (_, path, text) in sources() {
-        let lines = text.lines().count();
+        let lines = text.split(TESTS).next().unwrap_or_default().lines().count();
         assert!(lines <= LINES_MAX, "{} has {lines} lines: split it by ability", path.display());
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         assert!(!["utils", "util", "common", "helpers", "misc"].contains(&stem), "{}", path.display());
@@ -132,7 +136,7 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 
 /// Without comments and without the tests at the end of a file, which may join what the code must not.
 fn code_of(text: &str) -> String {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code = text.split(TESTS).next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

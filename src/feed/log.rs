@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::entry::Entry;
+use super::{Gap, entry::Entry};
 use crate::{
     cursor::{BOUNDARY, Cursor},
     event::Before,
@@ -63,8 +63,8 @@ pub(super) enum Located {
     At(u64),
     /// This server has not come that far yet.
     Ahead,
-    /// It can not be answered from here; the word says why.
-    Gone(&'static str),
+    /// It can not be answered from here.
+    Gone(Gap),
 }
 
 /// What a reader gets from one look at the log.
@@ -153,17 +153,13 @@ impl Log {
     /// Where what comes after `cursor` begins.
     pub(super) fn locate(&self, cursor: Cursor) -> Located {
         if cursor.epoch != self.watermark.epoch {
-            return Located::Gone("the cursor is of another collection");
+            return Located::Gone(Gap::OtherCollection);
         }
         if cursor.time > self.watermark.time {
-            return if is_far_ahead(cursor) {
-                Located::Gone("the cursor is of a time to come")
-            } else {
-                Located::Ahead
-            };
+            return if is_far_ahead(cursor) { Located::Gone(Gap::FarAhead) } else { Located::Ahead };
         }
         if cursor.time < self.floor.time {
-            return Located::Gone("the cursor is older than what is kept");
+            return Located::Gone(Gap::Evicted);
         }
         let from = self.entries.partition_point(|entry| entry.cursor.time < cursor.time);
         let place = |index: usize| Located::At(self.first_place + index as u64);
@@ -182,7 +178,7 @@ impl Log {
                 place(from)
             } else {
                 // Some changes of this time were evicted, and this cursor does not say which it has seen.
-                Located::Gone("the cursor is older than what is kept")
+                Located::Gone(Gap::Evicted)
             };
         }
         if cursor.key != BOUNDARY && cursor.time == self.watermark.time {
@@ -242,6 +238,11 @@ impl Log {
         places.truncate(entries_max);
         let entry = |place: u64| self.entries[(place - self.first_place) as usize].clone();
         places.into_iter().map(|place| (place, entry(place))).collect()
+    }
+
+    /// Why the log no longer reaches back to `place`.
+    pub(super) fn gap_before(&self, place: u64) -> Gap {
+        if place < self.gap_place { Gap::Broken } else { Gap::Evicted }
     }
 
     /// Where a reader goes on that can not be told what it missed, and the cursor that stands for it. After a gap of the

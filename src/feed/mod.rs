@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 pub use entry::Entry;
 pub use log::{LogLimits, LogSize};
-pub use reader::{Reader, Reading};
+pub use reader::{Gap, Reader, Reading};
 
 use crate::{cursor::Cursor, event::Event};
 use log::Log;
@@ -26,6 +26,19 @@ pub fn open(limits: LogLimits, start: Cursor) -> (FeedWriter, Feed) {
     (FeedWriter { log: log.clone(), turn }, Feed { log, turned })
 }
 
+/// A log of its own that holds a stretch of the stream, from `start` to `position`, and never turns. `None` when the
+/// stretch does not fit into `limits`.
+pub fn closed(limits: LogLimits, start: Cursor, stretch: Vec<Change>, position: Cursor) -> Option<Feed> {
+    let count = stretch.len();
+    let (mut writer, feed) = open(limits, start);
+    writer.append(stretch, position);
+    (writer.size().entries == count).then_some(feed)
+}
+
+/// A place of the stream and its event. `None` is a document that breaks the contract: it leaves only its place, so
+/// that its cursor is found.
+pub type Change = (Cursor, Option<Event>);
+
 /// The writing end. Not `Clone`, by design: see the module.
 #[derive(Debug)]
 pub struct FeedWriter {
@@ -35,9 +48,8 @@ pub struct FeedWriter {
 
 impl FeedWriter {
     /// Appends one batch of the stream, in its order, and lets readers read up to `position`, the place of the
-    /// stream after the batch. An event that is `None` leaves only its place (a document that breaks the
-    /// contract), so that its cursor is found.
-    pub fn append(&mut self, batch: Vec<(Cursor, Option<Event>)>, position: Cursor) {
+    /// stream after the batch.
+    pub fn append(&mut self, batch: Vec<Change>, position: Cursor) {
         // Entries are built before the lock is taken: readers wait for a few pushes only.
         let entries: Vec<_> = batch.into_iter().map(|(cursor, event)| Arc::new(Entry::new(cursor, event))).collect();
         write(&self.log).append(entries, position);

@@ -35,9 +35,34 @@ pub enum Reading {
     Entries(Vec<Arc<Entry>>),
     /// The reader's cursor is ahead of this server, which will come to it soon.
     Waiting,
-    /// What lies between the reader's place and the log is not known here; the word says why. The reader now
-    /// stands where its position says.
-    Gap(&'static str),
+    /// What follows the reader's position is not known here. The reader stays where it is: it can go on in another
+    /// log by [`Reader::continue_in`], or give up by [`Reader::restart`].
+    Gap(Gap),
+}
+
+/// Why a log can not answer a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// What follows was evicted; MongoDB's oplog may still have it.
+    Evicted,
+    /// The stream was broken, so what follows may never have been known here.
+    Broken,
+    /// The cursor is of another collection, or of one that was dropped.
+    OtherCollection,
+    /// The cursor is of a time to come, by far.
+    FarAhead,
+}
+
+impl Gap {
+    /// The gap in words for a client.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Gap::Evicted => "the cursor is older than what is kept",
+            Gap::Broken => "the change stream was broken",
+            Gap::OtherCollection => "the cursor is of another collection",
+            Gap::FarAhead => "the cursor is of a time to come",
+        }
+    }
 }
 
 impl Reader {
@@ -56,6 +81,23 @@ impl Reader {
     fn new(feed: Feed, state: State, position: Cursor) -> Self {
         let turned = feed.turned.clone();
         Self { feed, turned, state, topics: BTreeSet::new(), position }
+    }
+
+    /// Goes on after [`Self::position`] in another log, with the same topics.
+    pub fn continue_in(&mut self, feed: &Feed) {
+        self.feed = feed.clone();
+        self.turned = feed.turned.clone();
+        self.state = State::After(self.position);
+    }
+
+    /// Gives up what lies before, and goes on where the log can. What was missed can not be told any more.
+    pub fn restart(&mut self) {
+        let log = self.feed.read();
+        let (place, position) = match self.state {
+            State::At(place) => log.restart(place),
+            State::After(_) => (log.end_place(), log.watermark()),
+        };
+        (self.state, self.position) = (State::At(place), position);
     }
 
     /// Follows one more topic from [`Self::position`] on. Says whether it is new.
@@ -93,10 +135,7 @@ impl Reader {
             State::After(cursor) => match log.locate(cursor) {
                 Located::At(place) => place,
                 Located::Ahead => return Reading::Waiting,
-                Located::Gone(reason) => {
-                    (self.state, self.position) = (State::At(log.end_place()), log.watermark());
-                    return Reading::Gap(reason);
-                }
+                Located::Gone(gap) => return Reading::Gap(gap),
             },
         };
         let all = self.topics.contains(&Topic::All);
@@ -105,11 +144,7 @@ impl Reader {
                 (self.state, self.position) = (State::At(found.next_place), found.position);
                 Reading::Entries(found.entries)
             }
-            None => {
-                let (place, position) = log.restart(place);
-                (self.state, self.position) = (State::At(place), position);
-                Reading::Gap("this reader fell behind what is kept, or the stream was broken")
-            }
+            None => Reading::Gap(log.gap_before(place)),
         }
     }
 

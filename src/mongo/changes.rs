@@ -1,13 +1,12 @@
 //! The change stream: batches of events in stream order, each with its cursor, read raw.
 //!
-//! One pipeline for every stream, because resume tokens are only good for the pipeline that made them: a `$project`
-//! of the contract's fields. It also keeps a 16 MB document from breaking the stream, whose reply must fit in 16 MB.
+//! `pipeline` says what MongoDB is asked for: the same for every stream.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use mongodb::{
-    bson::{Document, RawBsonRef, RawDocument, deserialize_from_slice, doc},
+    bson::{Document, RawBsonRef, RawDocument, deserialize_from_slice},
     error::{Error, ErrorKind},
     raw_batch_cursor::RawBatchCursor,
 };
@@ -17,11 +16,11 @@ use super::{
     connect::{Deployment, SignedTime, sentence_of},
     document::{Invalid, decode},
     id::id_of,
+    pipeline::pipeline,
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
     event::{Before, Event},
-    message::CONTENT_CHARS_MAX,
 };
 
 /// How long MongoDB holds a `getMore` open when there is nothing new, in seconds. Each answer moves the position.
@@ -43,7 +42,7 @@ pub enum ResumePoint {
 
 /// MongoDB's resume token. Good for this pipeline only.
 #[derive(Debug, Clone)]
-pub struct Resume(Document);
+pub struct Resume(pub(super) Document);
 
 /// One open change stream. Must be read from one task and never be dropped within [`Changes::next`] to be used again.
 pub struct Changes {
@@ -103,20 +102,27 @@ impl Changes {
     /// # Errors
     /// See [`OpenError`]. Takes at most about ten seconds.
     pub async fn open(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
-        match timeout(Duration::from_secs(ANSWER_SECS_MAX), Self::open_now(deployment, from)).await {
+        Self::open_awaiting(deployment, from, Duration::from_secs(AWAIT_SECS)).await
+    }
+
+    pub(super) async fn open_awaiting(
+        deployment: &Deployment,
+        from: &ResumePoint,
+        patience: Duration,
+    ) -> Result<Self, OpenError> {
+        match timeout(Duration::from_secs(ANSWER_SECS_MAX), Self::open_now(deployment, from, patience)).await {
             Ok(opened) => opened,
             Err(_) => Err(OpenError::Failed(format!("no answer within {ANSWER_SECS_MAX} s"))),
         }
     }
 
-    async fn open_now(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
+    async fn open_now(deployment: &Deployment, from: &ResumePoint, patience: Duration) -> Result<Self, OpenError> {
         let images = match deployment.find_collection().await {
             Ok(found) => found.is_some_and(|found| found.images),
             Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
         };
         let collection = deployment.streams.collection::<Document>(&deployment.collection);
-        let aggregate =
-            collection.aggregate(pipeline(from, images)).max_await_time(Duration::from_secs(AWAIT_SECS)).batch();
+        let aggregate = collection.aggregate(pipeline(from, images)).max_await_time(patience).batch();
         let mut cursor = aggregate.await.map_err(|error| {
             let reason = sentence_of(&error);
             if is_lost(&error) { OpenError::Lost(reason) } else { OpenError::Failed(reason) }
@@ -154,6 +160,11 @@ impl Changes {
         };
         changes.first = Some(first);
         Ok(changes)
+    }
+
+    /// The place of the stream after what was read of it.
+    pub(super) fn position(&self) -> Cursor {
+        self.position
     }
 
     /// The place from which the stream misses nothing.
@@ -283,72 +294,4 @@ fn time_of_token(data: &str) -> Option<ClusterTime> {
 /// InvalidResumeToken.
 fn is_lost(error: &Error) -> bool {
     matches!(&*error.kind, ErrorKind::Command(command) if matches!(command.code, 286 | 280 | 260))
-}
-
-/// A collection with images says exactly what a document was before and after an event. Without them MongoDB looks
-/// up what the document is now.
-fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
-    let mut stream = if images {
-        doc! { "fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable" }
-    } else {
-        doc! { "fullDocument": "updateLookup" }
-    };
-    match from {
-        ResumePoint::Now => None,
-        ResumePoint::After(Resume(token)) => stream.insert("resumeAfter", token.clone()),
-        ResumePoint::At(time) => stream.insert("startAtOperationTime", super::timestamp(*time)),
-    };
-    let updated = |field: &str| {
-        let path = format!("$updateDescription.updatedFields.{field}");
-        let removed = doc! { "$ifNull": ["$updateDescription.removedFields", []] };
-        doc! { "$or": [
-            { "$ne": [{ "$type": path }, "missing"] },
-            { "$in": [field, removed] },
-        ] }
-    };
-    vec![
-        doc! { "$changeStream": stream },
-        doc! { "$project": {
-            "operationType": 1,
-            "clusterTime": 1,
-            "documentKey._id": 1,
-            "moved": { "$or": [updated("room"), updated("recipient"), updated("sender")] },
-            "fullDocument": image("$fullDocument"),
-            "fullDocumentBeforeChange": image("$fullDocumentBeforeChange"),
-        } },
-    ]
-}
-
-/// The contract's fields of a document, each small or replaced by a value that breaks the contract.
-fn image(path: &str) -> Document {
-    // Four bytes are the most that a character takes. The bound of names is generous: the decoder counts characters.
-    let content_bytes_max = 4 * CONTENT_CHARS_MAX as i32;
-    let name_bytes_max = 1_024;
-    let text = |field: &str, bytes_max: i32| guarded_text(&format!("{path}.{field}"), bytes_max);
-    doc! { "$cond": [
-        { "$eq": [{ "$type": path }, "object"] },
-        {
-            "_id": format!("{path}._id"),
-            "content": text("content", content_bytes_max),
-            "sender": text("sender", name_bytes_max),
-            "recipient": text("recipient", name_bytes_max),
-            "room": text("room", name_bytes_max),
-            "date": guarded_date(&format!("{path}.date")),
-        },
-        null,
-    ] }
-}
-
-fn guarded_text(path: &str, bytes_max: i32) -> Document {
-    let short = doc! { "$cond": [{ "$lte": [{ "$strLenBytes": path }, bytes_max] }, path, false] };
-    doc! { "$cond": [{ "$eq": [{ "$type": path }, "string"] }, short, absent_or_wrong(path)] }
-}
-
-fn guarded_date(path: &str) -> Document {
-    doc! { "$cond": [{ "$eq": [{ "$type": path }, "date"] }, path, absent_or_wrong(path)] }
-}
-
-/// `null` for an absent value; `false`, which no field of the contract may be, for one of a wrong type.
-fn absent_or_wrong(path: &str) -> Document {
-    doc! { "$cond": [{ "$in": [{ "$type": path }, ["missing", "null", "undefined"]] }, null, false] }
 }

@@ -27,6 +27,8 @@ pub struct Deployment {
     pub(super) requests: Database,
     /// For streams: a client of its own, so that inserts never queue behind a `getMore` that waits.
     pub(super) streams: Database,
+    /// For streams over the past, which come and go, so that they never disturb the one that everything hangs on.
+    pub(super) replays: Database,
     /// The name of the collection of messages.
     pub(super) collection: String,
     /// The newest signed cluster time that the streams have seen. The two clients do not share what they learn, and
@@ -105,6 +107,11 @@ pub(super) struct SignedTime {
 }
 
 impl Deployment {
+    /// The same deployment, whose streams are those over the past.
+    pub(super) fn for_replays(&self) -> Self {
+        Self { streams: self.replays.clone(), ..self.clone() }
+    }
+
     pub(super) fn saw(&self, time: SignedTime) {
         *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(time);
     }
@@ -138,11 +145,12 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
     let client = |options: &ClientOptions| {
         Client::with_options(options.clone()).map_err(|error| ConnectError::Uri { reason: uri_fault(&error) })
     };
-    let (requests, streams) = (client(&options)?, client(&options)?);
+    let (requests, streams, replays) = (client(&options)?, client(&options)?, client(&options)?);
     let version = check(&requests, &hosts).await?;
     Ok(Deployment {
         requests: requests.database(&name),
         streams: streams.database(&name),
+        replays: replays.database(&name),
         collection: collection.to_owned(),
         newest: Arc::default(),
         hosts,

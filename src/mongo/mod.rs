@@ -10,9 +10,11 @@ mod document;
 mod history;
 mod id;
 mod inserter;
+mod pipeline;
 mod place;
 mod schema;
 mod scope;
+mod stretch;
 
 pub use changes::{Batch, Changes, OpenError, ResumePoint, StreamError};
 pub use connect::{ConnectError, Deployment, connect};
@@ -22,6 +24,7 @@ pub use inserter::{InsertError, Inserted, Inserter};
 pub use place::Before;
 pub use schema::{SchemaError, SchemaOptions};
 pub use scope::Scope;
+pub use stretch::{Stretch, StretchError, StretchLimits};
 
 use mongodb::bson::Timestamp;
 

@@ -36,9 +36,7 @@ pub(crate) fn not_found(headers: &HeaderMap, visitor: Visitor) -> Result<Respons
     if !accepted.is_some_and(|types| types.contains("text/html")) {
         return Err(NotFoundError.into());
     }
-    Ok(show(StatusCode::NOT_FOUND, visitor.language, None, |texts| {
-        (&texts.not_found_title, &texts.not_found_text)
-    }))
+    Ok(show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text)))
 }
 
 /// 404 for a name that no room can have.

@@ -9,5 +9,5 @@ mod subscription;
 mod websocket;
 
 pub use frame::{ClientFrame, FrameError};
-pub use subscription::{Interest, Output, Subscription, TopicsError};
+pub use subscription::{Interest, Output, Sources, Subscription, TopicsError};
 pub use websocket::{Sessions, serve_websocket};

@@ -1,12 +1,19 @@
 //! What one client follows and has read: the same for every transport.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
 
 use crate::{
     cursor::Cursor,
     event::Change,
-    feed::{Entry, Feed, Reader, Reading},
+    feed::{Entry, Feed, Gap, Reader, Reading},
     message::{FieldError, RoomName, UserName},
+    replay::{Replay, Replays, Unanswerable},
     topic::Topic,
 };
 
@@ -71,28 +78,57 @@ pub enum TopicsError {
     },
 }
 
-/// One client's view of the log.
-#[derive(Debug)]
-pub struct Subscription {
-    reader: Reader,
-    topics_max: usize,
-    pending: VecDeque<Output>,
-    is_ready: bool,
+/// Where subscriptions read.
+#[derive(Clone)]
+pub struct Sources {
+    /// The live log.
+    pub live: Feed,
+    /// What lies before it.
+    pub replays: Replays,
+    /// The most topics of one subscription.
+    pub topics_max: usize,
 }
 
+/// One client's view of the log.
+pub struct Subscription {
+    sources: Sources,
+    reader: Reader,
+    phase: Phase,
+    pending: VecDeque<Output>,
+    is_ready: bool,
+    /// Replays since the client was live: on a server that is so busy that each ends before the log begins, a client
+    /// must not ask for ever.
+    replays: u32,
+}
+
+/// Which log the reader is in.
+enum Phase {
+    /// The live one.
+    Live,
+    /// None: a replay has been asked for.
+    Asking(BoxFuture<'static, Result<Arc<Replay>, Unanswerable>>),
+    /// A replay, which is held as long as it is read, since then.
+    Replaying(#[allow(dead_code)] Arc<Replay>, Instant),
+}
+
+/// See [`Subscription::replays`].
+const REPLAYS_MAX: u32 = 3;
+/// How long a client may take to read a replay, in seconds: others wait for its place.
+const REPLAY_SECS_MAX: u64 = 60;
+
 impl Subscription {
-    /// Joins the log. A cursor that can not be read, or that the log can not answer, becomes a `reset`, never an error.
+    /// Joins the log. A cursor that can not be read, or that nothing can answer, becomes a `reset`, never an error.
     ///
     /// # Errors
-    /// When there are more than `topics_max` topics.
-    pub fn open(feed: &Feed, interest: Interest, topics_max: usize) -> Result<Self, TopicsError> {
+    /// When there are too many topics.
+    pub fn open(sources: &Sources, interest: Interest) -> Result<Self, TopicsError> {
         let mut pending = VecDeque::new();
         let after = interest.after.filter(|after| !after.is_empty());
         let mut reader = match after.map(|after| after.parse::<Cursor>()) {
-            Some(Ok(cursor)) => feed.reader_after(cursor),
-            None => feed.reader_from_now(),
+            Some(Ok(cursor)) => sources.live.reader_after(cursor),
+            None => sources.live.reader_from_now(),
             Some(Err(_)) => {
-                let reader = feed.reader_from_now();
+                let reader = sources.live.reader_from_now();
                 pending.push_back(Output::Reset(reader.position(), "the cursor is not one of this server"));
                 reader
             }
@@ -100,10 +136,11 @@ impl Subscription {
         for topic in interest.topics {
             reader.follow(topic);
         }
+        let topics_max = sources.topics_max;
         if reader.topics().len() > topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
-        Ok(Self { reader, topics_max, pending, is_ready: false })
+        Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, replays: 0 })
     }
 
     /// Follows one more topic from the returned cursor on.
@@ -111,8 +148,9 @@ impl Subscription {
     /// # Errors
     /// When that is one too many.
     pub fn follow(&mut self, topic: Topic) -> Result<Cursor, TopicsError> {
-        if !self.reader.topics().contains(&topic) && self.reader.topics().len() >= self.topics_max {
-            return Err(TopicsError::TooMany { topics_max: self.topics_max });
+        let topics_max = self.sources.topics_max;
+        if !self.reader.topics().contains(&topic) && self.reader.topics().len() >= topics_max {
+            return Err(TopicsError::TooMany { topics_max });
         }
         self.reader.follow(topic);
         Ok(self.position())
@@ -134,34 +172,82 @@ impl Subscription {
         if !self.pending.is_empty() {
             return self.pending.drain(..).collect();
         }
-        match self.reader.read() {
-            Reading::Waiting => Vec::new(),
-            Reading::Gap(reason) => {
-                self.is_ready = false;
-                vec![Output::Reset(self.reader.position(), reason)]
+        if let Phase::Replaying(_, since) = &self.phase
+            && since.elapsed() > Duration::from_secs(REPLAY_SECS_MAX)
+        {
+            return self.reset("what followed the cursor was read too slowly");
+        }
+        loop {
+            let is_live = matches!(self.phase, Phase::Live);
+            if let Phase::Asking(_) = self.phase {
+                return Vec::new();
             }
-            Reading::Entries(entries) if entries.is_empty() => {
-                if self.is_ready {
-                    return Vec::new();
+            match self.reader.read() {
+                Reading::Waiting if is_live => return Vec::new(),
+                Reading::Gap(Gap::Evicted | Gap::Broken) if is_live && self.replays < REPLAYS_MAX => {
+                    self.replays += 1;
+                    self.is_ready = false;
+                    self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.position())));
                 }
-                self.is_ready = true;
-                vec![Output::Ready(self.reader.position())]
-            }
-            Reading::Entries(entries) => {
-                let told = entries.into_iter().filter_map(|entry| {
-                    let event = entry.event.as_ref()?;
-                    let change = event.change_for(|topic| self.reader.follows(topic))?;
-                    Some(Output::Event(entry, change))
-                });
-                told.collect()
+                Reading::Gap(gap) => return self.reset(gap.as_str()),
+                Reading::Entries(entries) if entries.is_empty() && is_live => {
+                    if self.is_ready {
+                        return Vec::new();
+                    }
+                    (self.is_ready, self.replays) = (true, 0);
+                    return vec![Output::Ready(self.reader.position())];
+                }
+                Reading::Entries(entries) if !entries.is_empty() => {
+                    let told: Vec<Output> = entries.into_iter().filter_map(|entry| self.output_of(entry)).collect();
+                    if !told.is_empty() {
+                        return told;
+                    }
+                }
+                // A replay is at its end: the live log goes on there.
+                Reading::Entries(_) | Reading::Waiting => {
+                    self.reader.continue_in(&self.sources.live);
+                    self.phase = Phase::Live;
+                }
             }
         }
+    }
+
+    fn output_of(&self, entry: Arc<Entry>) -> Option<Output> {
+        let change = entry.event.as_ref()?.change_for(|topic| self.reader.follows(topic))?;
+        Some(Output::Event(entry, change))
+    }
+
+    fn reset(&mut self, reason: &'static str) -> Vec<Output> {
+        // Who asks for a replay still stands in the live log.
+        if let Phase::Replaying(..) = self.phase {
+            self.reader.continue_in(&self.sources.live);
+        }
+        self.phase = Phase::Live;
+        self.reader.restart();
+        (self.is_ready, self.replays) = (false, 0);
+        vec![Output::Reset(self.reader.position(), reason)]
     }
 
     /// Waits until [`Self::take`] may have something. Returns `false` when the log will never turn again. May be
     /// dropped at any time and called again.
     pub async fn turn(&mut self) -> bool {
-        self.reader.turn().await
+        match &mut self.phase {
+            Phase::Live => self.reader.turn().await,
+            Phase::Replaying(..) => true,
+            Phase::Asking(asked) => {
+                match asked.await {
+                    Ok(replay) => {
+                        self.reader.continue_in(&replay.feed);
+                        self.phase = Phase::Replaying(replay, Instant::now());
+                    }
+                    Err(Unanswerable(reason)) => {
+                        let outputs = self.reset(reason);
+                        self.pending.extend(outputs);
+                    }
+                }
+                true
+            }
+        }
     }
 }
 

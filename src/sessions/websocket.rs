@@ -24,11 +24,10 @@ use tracing::debug;
 use super::{
     close::Close,
     frame::{ClientFrame, FrameError, ServerFrame, event_frame},
-    subscription::{Interest, Output, Subscription},
+    subscription::{Interest, Output, Sources, Subscription},
 };
 use crate::{
     cursor::Cursor,
-    feed::Feed,
     message::{FieldError, MessageId, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
@@ -56,13 +55,11 @@ const WRITE_BYTES: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Sessions {
     /// Where they read.
-    pub feed: Feed,
+    pub sources: Sources,
     /// Where they insert.
     pub inserter: Inserter,
     /// Where they are counted.
     pub metrics: Metrics,
-    /// The most topics of one session.
-    pub topics_max: usize,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// Holds their tasks, so that the server can wait for them: they outlive their requests.
@@ -76,7 +73,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<R
     let pairs = form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>();
     let pairs = pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let interest = Interest::parse(pairs).map_err(Problem::invalid)?;
-    let subscription = Subscription::open(&sessions.feed, interest, sessions.topics_max)
+    let subscription = Subscription::open(&sessions.sources, interest)
         .map_err(|error| Problem::invalid(vec![FieldError::new("room", error)]))?;
 
     let key = handshake_key(request.headers())?;

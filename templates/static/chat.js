@@ -6,7 +6,7 @@ import { Outbox } from "./outbox.js";
 import { fill, locale, storage, texts } from "./page.js";
 import { Timeline } from "./timeline.js";
 
-/** Above this many rows the page starts over with the newest ones, when its reader is at the end. */
+/** Above this many rows the page lets go of all but the newest ones, when its reader is at the end. */
 const ROWS_MAX = 1_000;
 const PAGE_MESSAGES = 50;
 /** A stored message that is not shown by then was deleted at once, or came before a reload. */
@@ -25,6 +25,8 @@ const form = element("composer");
 // A page that loads itself again is for readers without a script.
 if (!form) location.replace(location.pathname);
 else if (cursor) start();
+// A page of older messages is not live; its form works as without a script.
+else form.elements.sender.value ||= storage.get("name") ?? "";
 
 function start() {
   const outbox = new Outbox({ list: element("outbox"), place, onRetry: send, onDelete: () => composer.say("") });
@@ -38,6 +40,7 @@ function start() {
   const older = olderButton();
   /** Changes since an older page was asked for: that page may not know them. */
   let journal = null;
+  let isTrimming = false;
 
   const connection = connect({
     topics: [topic],
@@ -85,7 +88,21 @@ function start() {
     journal?.push(change);
     if (change.message) timeline.upsert(change.message);
     else timeline.remove(change.id);
-    if (timeline.size > ROWS_MAX && timeline.isAtEnd) connection.reload("the page has too many rows");
+    if (timeline.size > ROWS_MAX && timeline.isAtEnd && !isTrimming) trim();
+  }
+
+  /** Asks for the newest page to learn where the messages before it are found: those are then let go. */
+  async function trim() {
+    isTrimming = true;
+    try {
+      const page = await history({ since: connection.cursor });
+      if (page.before && page.messages.length > 0 && timeline.isAtEnd) timeline.keepFrom(page.messages[0], page.before);
+      showOlder();
+    } catch (error) {
+      console.warn("The rows stay:", error);
+    } finally {
+      isTrimming = false;
+    }
   }
 
   function showState(state) {

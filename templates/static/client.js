@@ -124,11 +124,6 @@ class Connection {
     this.#tell({ type: "unsubscribe", ...topic });
   }
 
-  /** Does what a reset by the server does: loads the history again and goes on from its cursor. */
-  reload(reason) {
-    this.#endSession({ reset: { type: "reset", reason, cursor: this.cursor } });
-  }
-
   /** Closes for good. */
   close() {
     this.#closed = true;

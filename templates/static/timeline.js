@@ -24,7 +24,7 @@ export class Timeline {
 
   /**
    * @param {object} parts
-   * @param {HTMLElement} parts.scroller scrolls `log`; its flow is reversed, so that 0 is the end
+   * @param {HTMLElement} parts.scroller scrolls `log`
    * @param {HTMLElement} parts.log
    * @param {HTMLOListElement} parts.list holds the server's rows
    * @param {string} parts.before
@@ -33,6 +33,7 @@ export class Timeline {
   constructor({ scroller, log, list, before, onNew }) {
     Object.assign(this, { scroller, log, list, before });
     this.#onNew = onNew;
+    this.#takeOverScrolling();
     this.#quietly(() => {
       for (const li of list.children) this.#know(new Row(li), this.#rows.length);
       this.#followAll();
@@ -44,7 +45,8 @@ export class Timeline {
   }
 
   get isAtEnd() {
-    return this.scroller.scrollTop > -AT_END_PX;
+    const { scrollHeight, clientHeight, scrollTop } = this.scroller;
+    return scrollHeight - clientHeight - scrollTop < AT_END_PX;
   }
 
   has(id) {
@@ -108,13 +110,37 @@ export class Timeline {
     );
   }
 
+  /** Lets go of all rows before `oldest`, which are to be found at `before`. */
+  keepFrom(oldest, before) {
+    this.flush();
+    this.#keepPlace(() => {
+      while (this.#rows.length > 0 && this.#rows[0].isBefore(oldest)) this.#take(this.#rows[0].id);
+    });
+    this.before = before;
+  }
+
   showOwner(name) {
     this.#owner = name;
     for (const row of this.#rows) row.showOwn(name);
   }
 
   scrollToEnd() {
-    this.scroller.scrollTop = 0;
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /**
+   * Without a script the page begins, and stays, at its end because its flow is reversed. With one it flows forward,
+   * as tools and assistive technology expect, and the end is held here: also when the composer grows.
+   */
+  #takeOverScrolling() {
+    const { scroller } = this;
+    scroller.classList.add("forward");
+    this.scrollToEnd();
+    let isHeld = true;
+    scroller.addEventListener("scroll", () => (isHeld = this.isAtEnd), { passive: true });
+    const observer = new ResizeObserver(() => isHeld && this.scrollToEnd());
+    observer.observe(scroller);
+    observer.observe(scroller.firstElementChild);
   }
 
   #later(change) {

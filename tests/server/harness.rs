@@ -247,12 +247,17 @@ impl Follower {
         }
     }
 
-    /// The contents of the next `count` created messages.
+    /// The contents of the next `count` created messages. `ready` may stand anywhere among them: what was acknowledged
+    /// a moment ago may be still on its way.
     pub async fn expect_contents(&mut self, count: usize) -> Vec<String> {
         let mut contents = Vec::with_capacity(count);
-        for _ in 0..count {
-            let frame = self.expect("created").await;
-            contents.push(frame["message"]["content"].as_str().expect("a text").to_owned());
+        while contents.len() < count {
+            let frame = self.next().await.expect("the socket stays open");
+            match frame["type"].as_str() {
+                Some("created") => contents.push(frame["message"]["content"].as_str().expect("a text").to_owned()),
+                Some("ready" | "position") => {}
+                _ => panic!("{frame} instead of a created message"),
+            }
         }
         contents
     }

@@ -3,4 +3,6 @@
 mod follow;
 mod harness;
 mod input;
+mod openapi;
+mod recover;
 mod rest;

@@ -1,0 +1,77 @@
+//! What MongoDB is asked for.
+//!
+//! One pipeline for every stream, because resume tokens are only good for the pipeline that made them: a `$project`
+//! of the contract's fields. It also keeps a 16 MB document from breaking the stream, whose reply must fit in 16 MB.
+
+use mongodb::bson::{Document, doc};
+
+use super::changes::{Resume, ResumePoint};
+use crate::message::CONTENT_CHARS_MAX;
+
+/// A collection with images says exactly what a document was before and after an event. Without them MongoDB looks
+/// up what the document is now.
+pub(super) fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
+    let mut stream = if images {
+        doc! { "fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable" }
+    } else {
+        doc! { "fullDocument": "updateLookup" }
+    };
+    match from {
+        ResumePoint::Now => None,
+        ResumePoint::After(Resume(token)) => stream.insert("resumeAfter", token.clone()),
+        ResumePoint::At(time) => stream.insert("startAtOperationTime", super::timestamp(*time)),
+    };
+    let updated = |field: &str| {
+        let path = format!("$updateDescription.updatedFields.{field}");
+        let removed = doc! { "$ifNull": ["$updateDescription.removedFields", []] };
+        doc! { "$or": [
+            { "$ne": [{ "$type": path }, "missing"] },
+            { "$in": [field, removed] },
+        ] }
+    };
+    vec![
+        doc! { "$changeStream": stream },
+        doc! { "$project": {
+            "operationType": 1,
+            "clusterTime": 1,
+            "documentKey._id": 1,
+            "moved": { "$or": [updated("room"), updated("recipient"), updated("sender")] },
+            "fullDocument": image("$fullDocument"),
+            "fullDocumentBeforeChange": image("$fullDocumentBeforeChange"),
+        } },
+    ]
+}
+
+/// The contract's fields of a document, each small or replaced by a value that breaks the contract.
+fn image(path: &str) -> Document {
+    // Four bytes are the most that a character takes. The bound of names is generous: the decoder counts characters.
+    let content_bytes_max = 4 * CONTENT_CHARS_MAX as i32;
+    let name_bytes_max = 1_024;
+    let text = |field: &str, bytes_max: i32| guarded_text(&format!("{path}.{field}"), bytes_max);
+    doc! { "$cond": [
+        { "$eq": [{ "$type": path }, "object"] },
+        {
+            "_id": format!("{path}._id"),
+            "content": text("content", content_bytes_max),
+            "sender": text("sender", name_bytes_max),
+            "recipient": text("recipient", name_bytes_max),
+            "room": text("room", name_bytes_max),
+            "date": guarded_date(&format!("{path}.date")),
+        },
+        null,
+    ] }
+}
+
+fn guarded_text(path: &str, bytes_max: i32) -> Document {
+    let short = doc! { "$cond": [{ "$lte": [{ "$strLenBytes": path }, bytes_max] }, path, false] };
+    doc! { "$cond": [{ "$eq": [{ "$type": path }, "string"] }, short, absent_or_wrong(path)] }
+}
+
+fn guarded_date(path: &str) -> Document {
+    doc! { "$cond": [{ "$eq": [{ "$type": path }, "date"] }, path, absent_or_wrong(path)] }
+}
+
+/// `null` for an absent value; `false`, which no field of the contract may be, for one of a wrong type.
+fn absent_or_wrong(path: &str) -> Document {
+    doc! { "$cond": [{ "$in": [{ "$type": path }, ["missing", "null", "undefined"]] }, null, false] }
+}

@@ -1,0 +1,166 @@
+//! The specification: whole, the same in both forms, and true.
+
+use std::collections::BTreeSet;
+
+use mongodb::bson::oid::ObjectId;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, TestServer};
+
+#[tokio::test]
+async fn the_specification_names_every_operation_and_every_status() {
+    let server = TestServer::start().await;
+    let json = server.fetch("/openapi.json").await;
+    assert_eq!(json.status, 200);
+    assert!(json.header("content-type").starts_with("application/json"), "{:?}", json.headers);
+    let spec = json.json();
+    let yaml = server.fetch("/openapi.yaml").await;
+    assert_eq!(yaml.status, 200);
+    let from_yaml: Value = serde_yaml::from_str(&yaml.text).expect("the other form parses");
+    assert_eq!(from_yaml, spec);
+
+    let mut found = Vec::new();
+    for (path, operations) in spec["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap_or_default();
+            let statuses: BTreeSet<u16> =
+                operation["responses"].as_object().unwrap().keys().map(|status| status.parse().unwrap()).collect();
+            found.push(format!("{method} {path} {name} {statuses:?}"));
+            assert!(operation["summary"].is_string(), "{name} has no summary");
+            for parameter in operation["parameters"].as_array().unwrap() {
+                assert!(parameter["description"].is_string(), "{parameter} of {name} has no description");
+            }
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{status} of {name}");
+                if status.starts_with(['4', '5']) {
+                    let problem = &answer["content"]["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(problem, "#/components/schemas/Problem", "{status} of {name}: {answer}");
+                }
+                if status == "503" {
+                    assert!(answer["headers"]["RETRY-AFTER"].is_object(), "{name}: {answer}");
+                }
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "get /api/messages listMessages {200, 404, 422, 503}",
+            "get /api/messages/{id} getMessage {200, 404, 422, 503}",
+            "get /api/rooms listRooms {200, 404, 422, 503}",
+            "post /api/messages sendMessage {200, 201, 400, 409, 413, 415, 422, 503}",
+        ]
+    );
+    let mut references = Vec::new();
+    collect_references(&spec, &mut references);
+    assert!(!references.is_empty());
+    for reference in references {
+        let pointer = reference.strip_prefix('#').expect("a reference within the document");
+        assert!(spec.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_specification_says_of_answers_is_what_comes() {
+    let server = TestServer::start().await;
+    let spec = server.fetch("/openapi.json").await.json();
+    let message = json!({ "id": ObjectId::new().to_hex(), "sender": "Ana", "content": "x" });
+    let other = json!({ "id": message["id"], "sender": "Ana", "content": "y" });
+    let post = |body: String, kind: &'static str| {
+        let request = server.request(Method::POST, "/api/messages").header("content-type", kind);
+        Answer::to(request.body(body))
+    };
+    let json = "application/json";
+    let id_path = format!("/api/messages/{}", message["id"].as_str().unwrap());
+    let answers = [
+        ("post", "/api/messages", 201, post(message.to_string(), json).await),
+        ("post", "/api/messages", 200, post(message.to_string(), json).await),
+        ("post", "/api/messages", 400, post("{".into(), json).await),
+        ("post", "/api/messages", 409, post(other.to_string(), json).await),
+        ("post", "/api/messages", 413, post(" ".repeat(65 * 1024), json).await),
+        ("post", "/api/messages", 415, post(message.to_string(), "text/plain").await),
+        ("post", "/api/messages", 422, post("{}".into(), json).await),
+        ("get", "/api/messages", 200, server.fetch("/api/messages").await),
+        ("get", "/api/messages", 422, server.fetch("/api/messages?limit=0").await),
+        ("get", "/api/messages/{id}", 200, server.fetch(&id_path).await),
+        ("get", "/api/messages/{id}", 404, server.fetch("/api/messages/x").await),
+        ("get", "/api/rooms", 200, server.fetch("/api/rooms").await),
+        ("get", "/api/rooms", 422, server.fetch("/api/rooms?limit=0").await),
+    ];
+    for (method, path, status, answer) in answers {
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        let documented = &spec["paths"][path][method]["responses"][status.to_string()];
+        let kind = answer.header("content-type");
+        let schema = &documented["content"][kind]["schema"];
+        assert!(schema.is_object(), "{method} {path} {status} as {kind} is not in {documented}");
+        check(&spec, schema, &answer.json(), &format!("{method} {path} {status}"));
+        if let Some(headers) = documented["headers"].as_object() {
+            for (name, header) in headers {
+                let required = header["required"].as_bool().unwrap_or(false);
+                assert!(!required || !answer.header(name).is_empty(), "{method} {path} {status} has no {name}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
+    let server = TestServer::start().await;
+    let docs = server.fetch("/docs").await;
+    assert_eq!(docs.status, 200, "{}", docs.text);
+    assert!(docs.header("content-type").starts_with("text/html"));
+    assert!(docs.text.contains("SwaggerUIBundle("), "no Swagger UI");
+    assert!(docs.text.contains("sendMessage"), "the page holds the specification");
+    for foreign in ["src=\"http", "src=\"//", "href=\"http", "@import"] {
+        assert!(!docs.text.contains(foreign), "the page loads from elsewhere: {foreign}");
+    }
+    server.stop().await;
+}
+
+/// A value against its schema, as far as our documents use schemas: no field that is not named, none missing.
+fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check(spec, spec.pointer(&reference[1..]).expect("a schema"), value, place);
+    }
+    if let Some(all) = schema["allOf"].as_array() {
+        return all.iter().filter(|part| part.get("$ref").is_some()).for_each(|part| check(spec, part, value, place));
+    }
+    match schema["type"].as_str() {
+        Some("object") => {
+            let fields = value.as_object().unwrap_or_else(|| panic!("{place}: {value}"));
+            for name in schema["required"].as_array().into_iter().flatten() {
+                assert!(fields.contains_key(name.as_str().unwrap()), "{place}: {value} has no {name}");
+            }
+            for (name, value) in fields {
+                let schema = &schema["properties"][name];
+                assert!(schema.is_object(), "{place}: {name} is not in the schema");
+                let required = |names: &Value| names.as_array().is_some_and(|names| names.contains(&json!(name)));
+                if !value.is_null() || required(&schema["required"]) {
+                    check(spec, schema, value, &format!("{place} {name}"));
+                }
+            }
+        }
+        Some("array") => {
+            let items = value.as_array().unwrap_or_else(|| panic!("{place}: {value}"));
+            items.iter().for_each(|item| check(spec, &schema["items"], item, place));
+        }
+        Some("string") => assert!(value.is_string(), "{place}: {value}"),
+        Some("integer") => assert!(value.is_i64() || value.is_u64(), "{place}: {value}"),
+        other => panic!("{place}: a schema of {other:?}"),
+    }
+}
+
+fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().for_each(|value| collect_references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        _ => {}
+    }
+}
