@@ -1,8 +1,10 @@
 //! The whole URL table on one screen.
 
+use std::sync::Arc;
+
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, get,
-    middleware::{CatchPanic, SizeLimit},
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, error::NotFoundError, get,
+    middleware::CatchPanic,
 };
 
 use crate::{
@@ -13,7 +15,8 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The largest body of a request, in bytes: a content of 4,000 characters fits in any encoding.
+/// The largest body of a request to the API, in bytes: a content of 4,000 characters fits in any encoding. The forms of
+/// the pages have a bound of their own, and an answer in HTML.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Everything that the server offers.
@@ -23,8 +26,8 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
     Route::new()
         // People
         .at("/", get(pages::index))
-        .at("/rooms/:room", get(pages::show_room).post(pages::post_room.with(SizeLimit::new(BODY_BYTES_MAX))))
-        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox.with(SizeLimit::new(BODY_BYTES_MAX))))
+        .at("/rooms/:room", get(pages::show_room).post(pages::post_room))
+        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox))
         .nest("/static", pages::static_files())
         .at("/client.js", get(pages::client_script()))
         // Programs
@@ -42,6 +45,7 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .data(pages)
         .data(sessions)
         .with(CatchPanic::new())
+        .around(answer_unknown)
         .catch_all_error(answer_error)
 }
 
@@ -50,6 +54,16 @@ async fn bound_body(mut request: Request) -> poem::Result<Request> {
     let body = request.take_body().into_bytes_limit(BODY_BYTES_MAX).await?;
     request.set_body(body);
     Ok(request)
+}
+
+/// An unknown URL is a page for people. (A route `/*rest` would also take `/`.)
+async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+    let mut asked = Request::builder().uri(request.uri().clone()).finish();
+    *asked.headers_mut() = request.headers().clone();
+    match endpoint.call(request).await {
+        Err(error) if error.is::<NotFoundError>() => pages::not_found.call(asked).await,
+        answer => answer.map(IntoResponse::into_response),
+    }
 }
 
 /// Errors that no handler has turned into an answer: unknown URLs, wrong methods, bodies that can not be read.

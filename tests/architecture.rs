@@ -1,4 +1,5 @@
 //! The rules of the tree, checked on the source text: data flows one way.
+#![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
 use std::{
     collections::BTreeSet,

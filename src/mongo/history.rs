@@ -20,14 +20,11 @@ use super::{
     document::decode,
     id::bson_of,
     place::{Before, first_object_id_of},
-    schema::{date_range, room_key, to_nobody},
+    schema::date_range,
     scope::Scope,
     timestamp,
 };
-use crate::{
-    cursor::ClusterTime,
-    message::{DEFAULT_ROOM, Message, RoomName},
-};
+use crate::{cursor::ClusterTime, message::Message};
 
 /// How long a read may take, in seconds: also the longest wait for a node that lags behind `at_least`.
 const READ_SECS_MAX: u64 = 5;
@@ -39,7 +36,7 @@ const NEWEST_ROWS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct History {
     deployment: Deployment,
-    collection: Collection<RawDocumentBuf>,
+    pub(super) collection: Collection<RawDocumentBuf>,
 }
 
 /// One page.
@@ -50,24 +47,6 @@ pub struct Page {
     pub messages: Vec<Message>,
     /// Where older ones begin; `None` when there are none.
     pub before: Option<Before>,
-}
-
-/// A room and its newest message.
-#[derive(Debug, Clone)]
-pub struct RoomSummary {
-    /// The room.
-    pub room: RoomName,
-    /// Its newest message.
-    pub newest: Message,
-}
-
-/// One page of the rooms, by name.
-#[derive(Debug, Clone)]
-pub struct RoomsPage {
-    /// In the order of their names' bytes.
-    pub rooms: Vec<RoomSummary>,
-    /// Where the next page begins; `None` at the end.
-    pub after: Option<RoomName>,
 }
 
 /// MongoDB could not be read. Trying again is safe.
@@ -134,57 +113,6 @@ impl History {
         .await
     }
 
-    /// At most `limit` rooms whose names come after `after`, each with its newest message. One seek in the index per
-    /// room, however many messages it has.
-    ///
-    /// # Errors
-    /// As [`Self::page`].
-    pub async fn rooms(
-        &self,
-        after: Option<&RoomName>,
-        limit: usize,
-        at_least: ClusterTime,
-    ) -> Result<RoomsPage, ReadError> {
-        self.within_deadline(async {
-            let mut session = self.session_at(at_least).await?;
-            let mut rooms: Vec<RoomSummary> = Vec::new();
-            let mut last = after.map(|room| room.as_str().to_owned()).unwrap_or_default();
-            // `general` also has the messages that name no room, which the walk by name can not meet.
-            let mut general_is_due = last.as_str() < DEFAULT_ROOM;
-            loop {
-                let mut next = self.next_room(&mut session, &last).await?;
-                if general_is_due && next.as_deref().is_none_or(|name| name >= DEFAULT_ROOM) {
-                    general_is_due = false;
-                    next = Some(DEFAULT_ROOM.into());
-                }
-                let Some(name) = next else {
-                    return Ok(RoomsPage { rooms, after: None });
-                };
-                if let Ok(room) = RoomName::parse(&name) {
-                    let newest = self.newest(&mut session, &Scope::Room(room.clone())).await?;
-                    if let Some(newest) = newest {
-                        if rooms.len() == limit {
-                            let after = rooms.last().map(|summary| summary.room.clone());
-                            return Ok(RoomsPage { rooms, after });
-                        }
-                        rooms.push(RoomSummary { room, newest });
-                    }
-                }
-                last = name;
-            }
-        })
-        .await
-    }
-
-    async fn next_room(&self, session: &mut ClientSession, after: &str) -> Result<Option<String>, Error> {
-        let mut filter = to_nobody();
-        filter.insert("room", doc! { "$gt": after });
-        let find = self.collection.find(filter).sort(doc! { "room": 1 }).limit(1);
-        let mut cursor = find.hint(Hint::Keys(room_key())).session(&mut *session).await?;
-        let found = cursor.stream(session).try_next().await?;
-        Ok(found.and_then(|document| document.get_str("room").ok().map(str::to_owned)))
-    }
-
     async fn read_page(
         &self,
         session: &mut ClientSession,
@@ -224,7 +152,11 @@ impl History {
     }
 
     /// The newest valid message among the newest few documents of `scope`.
-    async fn newest(&self, session: &mut ClientSession, scope: &Scope) -> Result<Option<Message>, ReadError> {
+    pub(super) async fn newest(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+    ) -> Result<Option<Message>, ReadError> {
         let rows = self.rows(session, scope, NEWEST_ROWS, None).await?;
         Ok(rows.iter().find_map(|row| decode(&row.document).ok()))
     }
@@ -312,7 +244,7 @@ impl History {
     }
 
     /// A causal session: its reads are at least as new as `at_least`, on whichever node they run.
-    async fn session_at(&self, at_least: ClusterTime) -> Result<ClientSession, Error> {
+    pub(super) async fn session_at(&self, at_least: ClusterTime) -> Result<ClientSession, Error> {
         let client = self.collection.client();
         let mut session = client.start_session().causal_consistency(true).await?;
         let mut at_least = timestamp(at_least);
@@ -326,7 +258,10 @@ impl History {
         Ok(session)
     }
 
-    async fn within_deadline<T>(&self, read: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+    pub(super) async fn within_deadline<T>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, ReadError> {
         timeout(Duration::from_secs(READ_SECS_MAX), read)
             .await
             .unwrap_or_else(|_| Err(ReadError { reason: format!("no answer within {READ_SECS_MAX} s") }))

@@ -25,7 +25,7 @@ use crate::{
 
 /// How many messages a page shows.
 const PAGE_MESSAGES: usize = 50;
-/// How many rooms are listed. Each costs a few seeks in an index.
+/// How many rooms are listed. Each costs a seek in an index.
 const ROOMS_MAX: usize = 30;
 
 /// What may follow the path of a chat.
@@ -221,7 +221,7 @@ impl Pages {
         let scope = place.scope();
         let (page, rooms) = try_join(
             self.history.page(&scope, PAGE_MESSAGES, before, cursor.time),
-            self.history.rooms(None, ROOMS_MAX, cursor.time),
+            self.history.room_names(ROOMS_MAX, cursor.time),
         )
         .await?;
         Ok(Conversation {
@@ -229,7 +229,7 @@ impl Pages {
             cursor: before.is_none().then(|| cursor.to_string()),
             before: page.before.map(|before| before.to_string()).unwrap_or_default(),
             rows: rows_of(page.messages, visitor.name_at(place)),
-            rooms: rooms.rooms.into_iter().map(|summary| summary.room).collect(),
+            rooms,
         })
     }
 

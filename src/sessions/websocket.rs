@@ -27,7 +27,6 @@ use super::{
     subscription::{Interest, Output, Sources, Subscription},
 };
 use crate::{
-    cursor::Cursor,
     message::{FieldError, MessageId, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
@@ -132,7 +131,6 @@ struct Session {
     inserting: Option<Inserting>,
     waiting: VecDeque<(Option<String>, NewMessage)>,
     heard_at: Instant,
-    told_position: Cursor,
 }
 
 type Inserting = BoxFuture<'static, (Option<String>, Result<Inserted, InsertError>)>;
@@ -158,16 +156,7 @@ impl From<Error> for End {
 
 impl Session {
     fn new(socket: WebSocketStream<Upgraded>, subscription: Subscription, sessions: Sessions) -> Self {
-        let told_position = subscription.position();
-        Self {
-            socket,
-            subscription,
-            sessions,
-            inserting: None,
-            waiting: VecDeque::new(),
-            heard_at: Instant::now(),
-            told_position,
-        }
+        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), heard_at: Instant::now() }
     }
 
     async fn run(mut self) {
@@ -330,11 +319,9 @@ impl Session {
         if self.heard_at.elapsed() > Duration::from_secs(SILENCE_SECS_MAX) {
             return Err(End::Gone);
         }
+        // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
         let position = self.subscription.position();
-        if position != self.told_position {
-            self.told_position = position;
-            self.feed(ServerFrame::Position { cursor: position }.encode()).await?;
-        }
+        self.feed(ServerFrame::Position { cursor: position }.encode()).await?;
         self.write(Message::Ping(Bytes::new())).await?;
         self.flush().await
     }

@@ -1,4 +1,5 @@
 //! People talk in a real Chromium, and programs that know nothing of it join in.
+#![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
 mod chromium;
 #[allow(dead_code)] // Shared with the server's tests, which use the rest.

@@ -189,3 +189,33 @@ async fn older_messages_come_on_request_and_keep_the_order() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_message_looks_the_same_live_and_after_a_reload() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                let room = format!("{}/rooms/general", server.url);
+                ana.open_live(&room).await;
+                // The cases with which the server's finder of links is tested: the browser has a finder of its own.
+                let cases: serde_json::Value = serde_json::from_str(include_str!("../../templates/links.json")).unwrap();
+                let texts: Vec<&str> = cases.as_array().unwrap().iter().filter_map(|case| case[0].as_str()).collect();
+                assert!(texts.len() > 5, "{cases}");
+                for text in texts.iter().chain(&["two\nlines", "مرحبا", "👩\u{200D}👩\u{200D}👧", "&amp;<i>"]) {
+                    server.say("general", text).await;
+                }
+                let script = "return [...document.querySelectorAll('#rows article')].map(row => [row.dataset.id, row.querySelector('.text').innerHTML])";
+                let look = async || -> Vec<(String, String)> {
+                    ana.driver.execute(script, Vec::new()).await.unwrap().convert().unwrap()
+                };
+                ana.wait("all messages are there", async || look().await.len() == texts.len() + 4).await;
+                let live = look().await;
+                ana.open_live(&room).await;
+                assert_eq!(look().await, live);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}

@@ -1,0 +1,124 @@
+//! The rooms that there are: a walk over the index by name, one seek per room, however many messages it has.
+
+use futures::TryStreamExt;
+use mongodb::{ClientSession, bson::doc, error::Error, options::Hint};
+
+use super::{
+    History, ReadError, Scope,
+    schema::{room_key, to_nobody},
+};
+use crate::{
+    cursor::ClusterTime,
+    message::{DEFAULT_ROOM, Message, RoomName},
+};
+
+/// A room and its newest message.
+#[derive(Debug, Clone)]
+pub struct RoomSummary {
+    /// The room.
+    pub room: RoomName,
+    /// Its newest message.
+    pub newest: Message,
+}
+
+/// One page of the rooms, by name.
+#[derive(Debug, Clone)]
+pub struct RoomsPage {
+    /// In the order of their names' bytes.
+    pub rooms: Vec<RoomSummary>,
+    /// Where the next page begins; `None` at the end.
+    pub after: Option<RoomName>,
+}
+
+impl History {
+    /// At most `limit` rooms whose names come after `after`, each with its newest message.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn rooms(
+        &self,
+        after: Option<&RoomName>,
+        limit: usize,
+        at_least: ClusterTime,
+    ) -> Result<RoomsPage, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let mut walk = Walk::after(after);
+            let mut rooms: Vec<RoomSummary> = Vec::new();
+            while let Some(room) = walk.next(self, &mut session).await? {
+                let Some(newest) = self.newest(&mut session, &Scope::Room(room.clone())).await? else {
+                    continue;
+                };
+                if rooms.len() == limit {
+                    let after = rooms.last().map(|summary| summary.room.clone());
+                    return Ok(RoomsPage { rooms, after });
+                }
+                rooms.push(RoomSummary { room, newest });
+            }
+            Ok(RoomsPage { rooms, after: None })
+        })
+        .await
+    }
+
+    /// The names of the first `limit` rooms.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn room_names(&self, limit: usize, at_least: ClusterTime) -> Result<Vec<RoomName>, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let mut walk = Walk::after(None);
+            let mut names = Vec::new();
+            while names.len() < limit
+                && let Some(room) = walk.next(self, &mut session).await?
+            {
+                names.push(room);
+            }
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn next_room(&self, session: &mut ClientSession, after: &str) -> Result<Option<String>, Error> {
+        let mut filter = to_nobody();
+        filter.insert("room", doc! { "$gt": after });
+        let find = self.collection.find(filter).sort(doc! { "room": 1 }).limit(1);
+        let mut cursor = find.hint(Hint::Keys(room_key())).session(&mut *session).await?;
+        let found = cursor.stream(session).try_next().await?;
+        Ok(found.and_then(|document| document.get_str("room").ok().map(str::to_owned)))
+    }
+}
+
+/// A walk over the rooms by name.
+struct Walk {
+    last: String,
+    /// `general` also has the messages that name no room, which the index by name can not meet.
+    general_is_due: bool,
+}
+
+impl Walk {
+    fn after(room: Option<&RoomName>) -> Self {
+        let last = room.map(|room| room.as_str().to_owned()).unwrap_or_default();
+        let general_is_due = last.as_str() < DEFAULT_ROOM;
+        Self { last, general_is_due }
+    }
+
+    /// The next room whose name keeps the contract.
+    async fn next(&mut self, history: &History, session: &mut ClientSession) -> Result<Option<RoomName>, Error> {
+        loop {
+            let mut next = history.next_room(session, &self.last).await?;
+            if self.general_is_due && next.as_deref().is_none_or(|name| name >= DEFAULT_ROOM) {
+                self.general_is_due = false;
+                next = Some(DEFAULT_ROOM.into());
+            }
+            let Some(name) = next else {
+                return Ok(None);
+            };
+            let room = RoomName::parse(&name).ok();
+            self.last = name;
+            if room.is_some() {
+                return Ok(room);
+            }
+        }
+    }
+}
