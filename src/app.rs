@@ -36,6 +36,7 @@ pub struct App {
     address: SocketAddr,
     stop: CancellationToken,
     sessions: TaskTracker,
+    stop_max: Duration,
     server: JoinHandle<std::io::Result<()>>,
     watcher: JoinHandle<()>,
 }
@@ -68,6 +69,7 @@ impl App {
             sources: Sources { live, replays, topics_max: config.topics_max },
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
+            drain_max: Duration::from_secs(config.drain_secs),
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
@@ -77,12 +79,14 @@ impl App {
             format!("{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)")
         })?;
         let address = listener.local_addr()?;
+        // The drain, and a moment for the last to go.
+        let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let server = Server::new_with_acceptor(FrontDoor::new(listener)).run_with_graceful_shutdown(
             routes(api, pages, sessions, metrics),
             stop.clone().cancelled_owned(),
-            Some(Duration::from_secs(STOP_SECS_MAX)),
+            Some(stop_max),
         );
-        Ok(Self { address, stop, sessions: tasks, server: tokio::spawn(server), watcher })
+        Ok(Self { address, stop, sessions: tasks, stop_max, server: tokio::spawn(server), watcher })
     }
 
     /// Where the server answers.
@@ -116,8 +120,8 @@ impl App {
             }
             self.sessions.wait().await;
         };
-        if timeout(Duration::from_secs(STOP_SECS_MAX), stopping).await.is_err() {
-            error!("some connections had to be cut after {STOP_SECS_MAX} s");
+        if timeout(self.stop_max, stopping).await.is_err() {
+            error!("some connections had to be cut after {} s", self.stop_max.as_secs());
         }
         // Last: what was inserted until now still reached the sessions.
         self.watcher.abort();

@@ -69,6 +69,11 @@ pub struct Config {
     #[arg(long, env = "TOPICS_MAX", default_value_t = 100)]
     pub topics_max: usize,
 
+    /// Over how many seconds the connections of a busy server are closed when it stops, so that their clients do not come
+    /// back all at once
+    #[arg(long, env = "DRAIN_SECS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub drain_secs: u64,
+
     /// How log lines look; RUST_LOG selects them
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,

@@ -108,6 +108,7 @@ impl Watcher {
                 StreamError::Invalidated => "invalidated",
                 StreamError::Created(_) => "created",
                 StreamError::Lost(_) => "lost",
+                StreamError::Refused(_) => "refused",
                 StreamError::Broken(_) => "broken",
             };
             self.metrics.stream_reopens.get_or_create(&ReasonLabels { reason }).inc();
@@ -115,6 +116,7 @@ impl Watcher {
             match ended {
                 StreamError::Broken(_) => {}
                 StreamError::Created(time) => self.resume = ResumePoint::At(time),
+                StreamError::Refused(_) => self.resume = ResumePoint::At(self.position().time),
                 StreamError::Invalidated | StreamError::Lost(_) => self.resume = ResumePoint::Now,
             }
             changes = self.reopen().await;
@@ -133,7 +135,8 @@ impl Watcher {
 
     fn append(&mut self, batch: Batch) {
         let Batch { events, position, resume } = batch;
-        let events = events.into_iter().map(|(cursor, event)| (cursor, self.count(event))).collect();
+        let seen = seen_before(&events, self.position());
+        let events = events.into_iter().skip(seen).map(|(cursor, event)| (cursor, self.count(event))).collect();
         self.writer.append(events, position);
         let size = self.writer.size();
         self.metrics.log_entries.set(size.entries as i64);
@@ -147,6 +150,10 @@ impl Watcher {
             }
             state.position = position;
         });
+    }
+
+    fn position(&self) -> Cursor {
+        self.status.borrow().position
     }
 
     fn count(&self, event: Result<Event, Invalid>) -> Option<Event> {
@@ -176,8 +183,7 @@ impl Watcher {
             match Changes::open(&self.deployment, &self.resume).await {
                 Ok(changes) => {
                     let start = changes.start();
-                    let is_gap = !matches!(self.resume, ResumePoint::After(_))
-                        || start.epoch != self.status.borrow().position.epoch;
+                    let is_gap = !matches!(self.resume, ResumePoint::After(_)) || start.epoch != self.position().epoch;
                     if is_gap {
                         self.writer.gap(start);
                         warn!("the change stream could not be resumed; every client is told to reload");
@@ -196,6 +202,14 @@ impl Watcher {
                     error!("{reason}; what was written meanwhile can not be told apart, so every client will reload");
                     self.resume = ResumePoint::Now;
                 }
+                Err(OpenError::Refused(reason)) if !matches!(self.resume, ResumePoint::At(_)) => {
+                    warn!("{reason}; going on by time");
+                    self.resume = ResumePoint::At(self.position().time);
+                }
+                Err(OpenError::Refused(reason)) => {
+                    error!("{reason}; every client will reload");
+                    self.resume = ResumePoint::Now;
+                }
                 Err(OpenError::Failed(reason)) if tries.is_power_of_two() => {
                     warn!("the change stream could not be opened ({} tries): {reason}", tries + 1);
                 }
@@ -204,6 +218,13 @@ impl Watcher {
             tries = tries.saturating_add(1);
         }
     }
+}
+
+/// How many of a batch's first events were in the log already: a stream that goes on by time begins with all changes of
+/// that time. When the last one known is not among them, none is taken as seen: better twice than never.
+fn seen_before(events: &[(Cursor, Result<Event, Invalid>)], position: Cursor) -> usize {
+    let again = events.iter().take_while(|(cursor, _)| cursor.time <= position.time);
+    again.enumerate().filter(|(_, (cursor, _))| *cursor == position).last().map_or(0, |(index, _)| index + 1)
 }
 
 /// Doubles from try to try up to the longest pause, and is drawn at random from its upper half, so that several
@@ -216,6 +237,19 @@ fn back_off(tries: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::{BOUNDARY, ClusterTime};
+
+    #[test]
+    fn a_stream_that_goes_on_by_time_repeats_nothing_that_is_known() {
+        let at = |seconds, key| Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key };
+        let batch = |cursors: &[Cursor]| cursors.iter().map(|cursor| (*cursor, Err(Invalid::Id))).collect::<Vec<_>>();
+        let again = batch(&[at(5, 1), at(5, 2), at(5, 3), at(6, 1)]);
+        assert_eq!(seen_before(&again, at(5, 2)), 2);
+        assert_eq!(seen_before(&again, at(5, 3)), 3);
+        assert_eq!(seen_before(&again, at(5, 9)), 0, "an unknown change: all of its time again");
+        assert_eq!(seen_before(&again, at(5, BOUNDARY)), 0);
+        assert_eq!(seen_before(&batch(&[at(7, 1)]), at(6, 1)), 0);
+    }
 
     #[test]
     fn the_back_off_grows_to_its_bound_and_stays() {

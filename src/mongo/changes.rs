@@ -73,6 +73,9 @@ pub enum OpenError {
     /// The point to begin after is no longer, or never was, in the oplog.
     #[error("the change stream can not be resumed: {0}")]
     Lost(String),
+    /// MongoDB does not take the resume token. The time of the point may still do.
+    #[error("the change stream can not be resumed by its token: {0}")]
+    Refused(String),
     /// Anything else; trying again may help.
     #[error("the change stream could not be opened: {0}")]
     Failed(String),
@@ -90,6 +93,9 @@ pub enum StreamError {
     /// The oplog no longer reaches back to the stream's place.
     #[error("the change stream can not go on: {0}")]
     Lost(String),
+    /// MongoDB does not take the stream's token any longer. Its time may still do.
+    #[error("the change stream's token is refused: {0}")]
+    Refused(String),
     /// Anything else: resume after the last batch.
     #[error("the change stream broke: {0}")]
     Broken(String),
@@ -123,9 +129,10 @@ impl Changes {
         };
         let collection = deployment.streams.collection::<Document>(&deployment.collection);
         let aggregate = collection.aggregate(pipeline(from, images)).max_await_time(patience).batch();
-        let mut cursor = aggregate.await.map_err(|error| {
-            let reason = sentence_of(&error);
-            if is_lost(&error) { OpenError::Lost(reason) } else { OpenError::Failed(reason) }
+        let mut cursor = aggregate.await.map_err(|error| match StreamError::of(&error) {
+            StreamError::Lost(reason) => OpenError::Lost(reason),
+            StreamError::Refused(reason) => OpenError::Refused(reason),
+            other => OpenError::Failed(other.to_string()),
         })?;
         let first = cursor.next().await;
         // Read after the stream is open: a collection that is dropped from here on ends the stream, so the epoch
@@ -145,13 +152,13 @@ impl Changes {
         };
         let first = match first {
             Some(Ok(answer)) => changes.read(answer.as_raw_document()),
-            Some(Err(error)) if is_lost(&error) => return Err(OpenError::Lost(sentence_of(&error))),
-            Some(Err(error)) => return Err(OpenError::Failed(sentence_of(&error))),
-            None => return Err(OpenError::Failed("it ended at once".into())),
+            Some(Err(error)) => Err(StreamError::of(&error)),
+            None => Err(StreamError::Broken("it ended at once".into())),
         };
         let first = first.map_err(|error| match error {
             // The collection went while nobody watched: trying again with the same point would end here again.
             StreamError::Broken(reason) => OpenError::Failed(reason),
+            StreamError::Refused(reason) => OpenError::Refused(reason),
             ended => OpenError::Lost(ended.to_string()),
         })?;
         changes.start = match first.events.first() {
@@ -183,8 +190,7 @@ impl Changes {
         match timeout(Duration::from_secs(ANSWER_SECS_MAX), self.cursor.next()).await {
             Err(_) => Err(StreamError::Broken(format!("no answer within {ANSWER_SECS_MAX} s"))),
             Ok(None) => Err(StreamError::Broken("MongoDB closed it".into())),
-            Ok(Some(Err(error))) if is_lost(&error) => Err(StreamError::Lost(sentence_of(&error))),
-            Ok(Some(Err(error))) => Err(StreamError::Broken(sentence_of(&error))),
+            Ok(Some(Err(error))) => Err(StreamError::of(&error)),
             Ok(Some(Ok(answer))) => self.read(answer.as_raw_document()),
         }
     }
@@ -290,8 +296,15 @@ fn time_of_token(data: &str) -> Option<ClusterTime> {
     Some(ClusterTime { seconds: word(0)?, increment: word(8)? })
 }
 
-/// Errors after which resuming is of no use: 286 ChangeStreamHistoryLost, 280 ChangeStreamFatalError, 260
-/// InvalidResumeToken.
-fn is_lost(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Command(command) if matches!(command.code, 286 | 280 | 260))
+impl StreamError {
+    fn of(error: &Error) -> Self {
+        let reason = sentence_of(error);
+        match &*error.kind {
+            // ChangeStreamHistoryLost.
+            ErrorKind::Command(command) if command.code == 286 => StreamError::Lost(reason),
+            // ChangeStreamFatalError and InvalidResumeToken.
+            ErrorKind::Command(command) if matches!(command.code, 280 | 260) => StreamError::Refused(reason),
+            _ => StreamError::Broken(reason),
+        }
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     connect::{Deployment, sentence_of},
     document::decode,
     id::bson_of,
+    pipeline::projection,
     place::{Before, first_object_id_of},
     schema::date_range,
     scope::Scope,
@@ -107,7 +108,9 @@ impl History {
         };
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
-            let found = self.collection.find_one(doc! { "_id": id }).session(&mut session).await?;
+            // `$eq`: an `_id` that is a document may look like an operator, and is to be found, not carried out.
+            let find = self.collection.find_one(doc! { "_id": { "$eq": id } }).projection(projection());
+            let found = find.session(&mut session).await?;
             Ok(found.and_then(|document| decode(&document).ok()))
         })
         .await
@@ -227,8 +230,8 @@ impl History {
         sort: Document,
         limit: usize,
     ) -> Result<Vec<Row>, ReadError> {
-        let mut find =
-            self.collection.find(filter).sort(sort).limit(limit as i64).max_time(Duration::from_secs(READ_SECS_MAX));
+        let find = self.collection.find(filter).sort(sort).limit(limit as i64).projection(projection());
+        let mut find = find.max_time(Duration::from_secs(READ_SECS_MAX));
         if let Some(key) = scope.index() {
             find = find.hint(Hint::Keys(key));
         }

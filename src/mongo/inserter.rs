@@ -22,6 +22,7 @@ use super::{
     connect::{Deployment, sentence_of},
     document::{decode, encode},
     id::bson_of,
+    pipeline::projection,
 };
 use crate::{
     message::{Message, MessageId, NewMessage},
@@ -156,7 +157,8 @@ impl Inserter {
     async fn compare_with_stored(&self, new: &NewMessage, id: &MessageId) -> Result<Inserted, InsertError> {
         let filter = doc! { "_id": bson_of(id.as_str()).unwrap_or(Bson::Null) };
         let unknown = |reason: String| InsertError::Unknown { id: id.clone(), reason };
-        let stored = self.stored.find_one(filter).await.map_err(|error| unknown(sentence_of(&error)))?;
+        let stored = self.stored.find_one(filter).projection(projection()).await;
+        let stored = stored.map_err(|error| unknown(sentence_of(&error)))?;
         // The one that took the id may not be on a majority yet, or was deleted meanwhile.
         let stored = stored.ok_or_else(|| unknown("the id is taken, but its message is not readable yet".into()))?;
         match decode(&stored) {

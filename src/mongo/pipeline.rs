@@ -42,24 +42,30 @@ pub(super) fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
     ]
 }
 
-/// The contract's fields of a document, each small or replaced by a value that breaks the contract.
+/// What is read of a stored document: the contract's fields, as small and as strange as a stream has them. What else
+/// stands in it, and how much of it, is nobody's concern.
+pub(super) fn projection() -> Document {
+    contract_fields("$$ROOT")
+}
+
 fn image(path: &str) -> Document {
+    doc! { "$cond": [{ "$eq": [{ "$type": path }, "object"] }, contract_fields(path), null] }
+}
+
+/// The contract's fields of a document, each small or replaced by a value that breaks the contract.
+fn contract_fields(path: &str) -> Document {
     // Four bytes are the most that a character takes. The bound of names is generous: the decoder counts characters.
     let content_bytes_max = 4 * CONTENT_CHARS_MAX as i32;
     let name_bytes_max = 1_024;
     let text = |field: &str, bytes_max: i32| guarded_text(&format!("{path}.{field}"), bytes_max);
-    doc! { "$cond": [
-        { "$eq": [{ "$type": path }, "object"] },
-        {
-            "_id": format!("{path}._id"),
-            "content": text("content", content_bytes_max),
-            "sender": text("sender", name_bytes_max),
-            "recipient": text("recipient", name_bytes_max),
-            "room": text("room", name_bytes_max),
-            "date": guarded_date(&format!("{path}.date")),
-        },
-        null,
-    ] }
+    doc! {
+        "_id": format!("{path}._id"),
+        "content": text("content", content_bytes_max),
+        "sender": text("sender", name_bytes_max),
+        "recipient": text("recipient", name_bytes_max),
+        "room": text("room", name_bytes_max),
+        "date": guarded_date(&format!("{path}.date")),
+    }
 }
 
 fn guarded_text(path: &str, bytes_max: i32) -> Document {

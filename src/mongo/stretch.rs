@@ -90,7 +90,7 @@ impl Deployment {
         let patience = Duration::from_millis(AWAIT_MILLIS);
         let opened = Changes::open_awaiting(&self.for_replays(), &ResumePoint::At(from), patience).await;
         let mut changes = opened.map_err(|error| match error {
-            OpenError::Lost(_) => StretchError::Lost,
+            OpenError::Lost(_) | OpenError::Refused(_) => StretchError::Lost,
             OpenError::Failed(_) => StretchError::Failed,
         })?;
         if changes.start().epoch != until.epoch {

@@ -184,7 +184,7 @@ impl Subscription {
             }
             match self.reader.read() {
                 Reading::Waiting if is_live => return Vec::new(),
-                Reading::Gap(Gap::Evicted | Gap::Broken) if is_live && self.replays < REPLAYS_MAX => {
+                Reading::Gap(Gap::Evicted) if is_live && self.replays < REPLAYS_MAX => {
                     self.replays += 1;
                     self.is_ready = false;
                     self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.position())));

@@ -9,7 +9,7 @@ use poem::{
     http::{HeaderMap, StatusCode, header},
     web::Data,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -43,6 +43,8 @@ const SILENCE_SECS_MAX: u64 = 60;
 const CLOSE_SECS_MAX: u64 = 1;
 /// How long the messages that a client sent before the end may take to be inserted, in seconds.
 const FINISH_SECS_MAX: u64 = 3;
+/// How much longer the sessions take to end for each one of them: 200 a second.
+const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
 /// Messages of one socket that wait for their insert; when there are more, its frames are not read on.
 const WAITING_INSERTS_MAX: usize = 32;
 /// The largest frame and message of a client, in bytes: a content of 4,000 characters in JSON escapes fits.
@@ -59,10 +61,22 @@ pub struct Sessions {
     pub inserter: Inserter,
     /// Where they are counted.
     pub metrics: Metrics,
+    /// Over how long the sessions end when the server stops, at most.
+    pub drain_max: Duration,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// Holds their tasks, so that the server can wait for them: they outlive their requests.
     pub tasks: TaskTracker,
+}
+
+impl Sessions {
+    /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of
+    /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
+    async fn dismissal(&self) {
+        self.stop.cancelled().await;
+        let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
+        sleep(spread.mul_f64(rand::random())).await;
+    }
 }
 
 /// `GET /ws?room=general&inbox=NAME&all=true&after=CURSOR`
@@ -160,16 +174,22 @@ impl Session {
     }
 
     async fn run(mut self) {
-        let stop = self.sessions.stop.clone();
+        let sessions = self.sessions.clone();
         let end = tokio::select! {
             end = self.serve() => end,
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
-            () = stop.cancelled() => End::Close(Close::Restart),
+            () = sessions.dismissal() => End::Close(Close::Restart),
         };
         self.finish_inserts().await;
         if let End::Close(close) = end {
             debug!("closing a session: {close:?}");
+            let position = ServerFrame::Position { cursor: self.subscription.position() }.encode();
             let goodbye = async {
+                if close == Close::Restart {
+                    // The place to come back with, also for a client that got nothing for a while.
+                    let text = Utf8Bytes::try_from(position).unwrap_or_default();
+                    self.socket.feed(Message::Text(text)).await?;
+                }
                 self.socket.close(Some(close.frame())).await?;
                 // The client's own close frame, so that it has surely read ours before the connection goes.
                 while let Some(Ok(_)) = self.socket.next().await {}

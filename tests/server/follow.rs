@@ -339,6 +339,8 @@ async fn a_stopping_server_closes_its_sockets_with_1012() {
     let mut followers = [server.follow("room=general").await, server.follow("all=true").await];
     server.stop().await;
     for follower in &mut followers {
+        // The place to come back with, and then the close.
+        follower.expect("position").await;
         match follower.socket.next().await {
             Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Restart),
             other => panic!("{other:?}"),

@@ -1,6 +1,7 @@
 //! Starts what a test needs, and reads like a user.
 
 use std::{
+    ops::Deref,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -41,10 +42,33 @@ pub async fn mongo() -> Arc<ReplicaSet> {
     started
 }
 
-/// A database that nobody uses yet, for what must stand in it before a server starts.
-pub async fn fresh_database() -> Database {
-    let client = Client::with_uri_str(mongo().await.uri()).await.expect("a client");
-    client.database(&format!("test_{}", ObjectId::new().to_hex()))
+/// A database that nobody uses yet, for what must stand in it before a server starts. Keeps its mongod alive.
+pub struct FreshDatabase {
+    database: Database,
+    _mongo: Arc<ReplicaSet>,
+}
+
+impl FreshDatabase {
+    pub async fn new() -> Self {
+        let mongo = mongo().await;
+        let client = Client::with_uri_str(mongo.uri()).await.expect("a client");
+        Self { database: client.database(&format!("test_{}", ObjectId::new().to_hex())), _mongo: mongo }
+    }
+
+    /// With a collection that somebody else made: without validator and pre-images.
+    pub async fn with_collection() -> Self {
+        let fresh = Self::new().await;
+        fresh.create_collection("messages").await.expect("a collection");
+        fresh
+    }
+}
+
+impl Deref for FreshDatabase {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
 }
 
 /// Asks again and again until `ask` has an answer.

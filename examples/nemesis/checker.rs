@@ -1,0 +1,347 @@
+//! Was the promise kept? Compares what writers were told, what readers saw and what the database holds. Pure: the
+//! faults and the clients are elsewhere, so that a broken promise found in a long run can be replayed in a unit test.
+//!
+//! Readers are correct clients: they apply whole messages by id, come back with their newest cursor, and load the
+//! history again when a `reset` says so. What a reader then knows must be what the database holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    time::Instant,
+};
+
+/// A cursor, taken apart. Clients must not do that; a checker must, as it judges the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub epoch: u32,
+    /// (T, I) as one number.
+    pub time: u64,
+    pub key: u32,
+}
+
+impl Place {
+    /// Reads `epoch-TI-k`. Panics on anything else: a server that sends something else has broken its promise.
+    pub fn parse(text: &str) -> Self {
+        let parts: Vec<_> = text.split('-').map(|part| u64::from_str_radix(part, 16)).collect();
+        match parts[..] {
+            [Ok(epoch), Ok(time), Ok(key)] => Self { epoch: epoch as u32, time, key: key as u32 },
+            _ => panic!("the server sent {text:?} as a cursor"),
+        }
+    }
+}
+
+/// A message as the checker compares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub room: String,
+    pub content: String,
+}
+
+/// What a reader met, in order.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// A connection was opened with this cursor.
+    Joined { after: String },
+    /// `created` or `updated`.
+    Message { cursor: String, id: String, told: Told },
+    /// `deleted`.
+    Deleted { cursor: String, id: String },
+    /// `ready` or `position`.
+    Moved { cursor: String },
+    /// A gap that was announced.
+    Reset { reason: String },
+    /// The history was loaded, as at the start and after a reset.
+    Reloaded { cursor: String, messages: BTreeMap<String, Told> },
+}
+
+/// Everything that one reader met, and what it knows now.
+#[derive(Debug, Clone, Default)]
+pub struct ReaderLog {
+    pub name: String,
+    /// The rooms that it follows; none is all.
+    pub rooms: Vec<String>,
+    pub seen: Vec<(Instant, Seen)>,
+    /// The fold of what it saw.
+    pub known: BTreeMap<String, Told>,
+}
+
+impl ReaderLog {
+    pub fn record(&mut self, seen: Seen) {
+        match &seen {
+            Seen::Message { id, told, .. } => {
+                self.known.insert(id.clone(), told.clone());
+            }
+            Seen::Deleted { id, .. } => {
+                self.known.remove(id);
+            }
+            Seen::Reloaded { messages, .. } => self.known.clone_from(messages),
+            Seen::Joined { .. } | Seen::Moved { .. } | Seen::Reset { .. } => {}
+        }
+        self.seen.push((Instant::now(), seen));
+    }
+
+    pub fn follows(&self, room: &str) -> bool {
+        self.rooms.is_empty() || self.rooms.iter().any(|followed| followed == room)
+    }
+}
+
+/// One message that a writer tried to send.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub id: String,
+    pub writer: String,
+    pub told: Told,
+    /// Which connection of the writer carried its first attempt; `None` when there is no order to expect.
+    pub connection: Option<u64>,
+    pub attempts: u32,
+    pub acknowledged: Option<Instant>,
+}
+
+/// What writers did.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    pub sent: Vec<Sent>,
+    /// What was written over messages, tried or done: (id, message).
+    pub edits: Vec<(String, Told)>,
+    /// Ids whose deletion was tried.
+    pub deletes: BTreeSet<String>,
+    /// How often each HTTP status was answered; 0 = no answer at all.
+    pub answers: BTreeMap<u16, u64>,
+    /// Answers that must not be, in words.
+    pub scandals: Vec<String>,
+}
+
+/// What came out.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    pub acknowledged: usize,
+    /// Acknowledged, and not in the database.
+    pub lost: Vec<String>,
+    /// In the database, and not seen by a reader that should have.
+    pub unseen: Vec<String>,
+    /// Seen, and never written or rolled back.
+    pub phantoms: Vec<String>,
+    /// Out of order: within a reader, between readers, or of one writer's connection.
+    pub reordered: Vec<String>,
+    /// What a reader knows in the end is not what the database holds.
+    pub diverged: Vec<String>,
+    /// Answers that must not be.
+    pub scandals: Vec<String>,
+    /// Events that were told again, although nothing that the promise names explains it.
+    pub repeated: Vec<String>,
+    /// Events told again that the reader had asked for: after a reload, or at the very time of its cursor.
+    pub repeated_as_allowed: usize,
+    pub resets: Vec<String>,
+    pub reloads: usize,
+    pub events: usize,
+}
+
+impl Verdict {
+    /// Whether nothing but repeats, which a replay's seam allows, went wrong.
+    pub fn is_kept(&self) -> bool {
+        let broken = [&self.lost, &self.unseen, &self.phantoms, &self.reordered, &self.diverged, &self.scandals];
+        broken.iter().all(|list| list.is_empty())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} acknowledged, {} events seen, {} reloads", self.acknowledged, self.events, self.reloads)?;
+        for (word, list) in [
+            ("lost", &self.lost),
+            ("unseen", &self.unseen),
+            ("phantoms", &self.phantoms),
+            ("reordered", &self.reordered),
+            ("diverged", &self.diverged),
+            ("scandals", &self.scandals),
+            ("repeated", &self.repeated),
+            ("resets", &self.resets),
+        ] {
+            writeln!(f, "{word}: {}", list.len())?;
+            // The first few say what kind of fault it is.
+            for line in list.iter().take(8) {
+                writeln!(f, "    {line}")?;
+            }
+        }
+        write!(f, "repeated as allowed: {}", self.repeated_as_allowed)
+    }
+}
+
+/// Compares everything with everything. `stored` is what the database holds after the last write.
+pub fn check(ledger: &Ledger, stored: &BTreeMap<String, Told>, readers: &[ReaderLog]) -> Verdict {
+    let mut verdict = Verdict { scandals: ledger.scandals.clone(), ..Verdict::default() };
+    check_ledger(&mut verdict, ledger, stored);
+    for reader in readers {
+        check_reader(&mut verdict, ledger, stored, reader);
+        check_knowledge(&mut verdict, stored, reader);
+        check_writers_order(&mut verdict, ledger, reader);
+    }
+    check_one_order(&mut verdict, readers);
+    verdict
+}
+
+fn check_ledger(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String, Told>) {
+    for sent in ledger.sent.iter().filter(|sent| sent.acknowledged.is_some()) {
+        verdict.acknowledged += 1;
+        if !stored.contains_key(&sent.id) && !ledger.deletes.contains(&sent.id) {
+            verdict.lost.push(format!("{} ({}) was acknowledged", sent.told.content, sent.id));
+        }
+    }
+}
+
+/// Order, repeats and phantoms of one reader.
+fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String, Told>, reader: &ReaderLog) {
+    let name = &reader.name;
+    let mut written: HashMap<&str, Vec<&Told>> = HashMap::new();
+    let sent = ledger.sent.iter().map(|sent| (&sent.id, &sent.told));
+    for (id, told) in sent.chain(ledger.edits.iter().map(|(id, told)| (id, told))).chain(stored) {
+        written.entry(id).or_default().push(told);
+    }
+    // The newest place of this connection, and the newest first-seen event since the last reload.
+    let (mut connection, mut newest): (Option<Place>, Option<Place>) = (None, None);
+    let mut joined_at: Option<Place> = None;
+    // Cursors of all events, with the number of the reload after which they were seen last.
+    let mut told_after: HashMap<&str, usize> = HashMap::new();
+    let mut reloads = 0;
+    for (_, seen) in &reader.seen {
+        match seen {
+            Seen::Joined { after } => {
+                joined_at = Some(Place::parse(after));
+                connection = joined_at;
+            }
+            Seen::Reset { reason } => {
+                verdict.resets.push(format!("{name}: {reason}"));
+                connection = None;
+            }
+            Seen::Reloaded { messages, .. } => {
+                reloads += 1;
+                verdict.reloads += 1;
+                newest = None;
+                for (id, told) in messages {
+                    expect_written(verdict, &written, name, id, told);
+                }
+            }
+            Seen::Moved { cursor } => expect_rise(verdict, name, &mut connection, cursor),
+            Seen::Message { cursor, .. } | Seen::Deleted { cursor, .. } => {
+                verdict.events += 1;
+                expect_rise(verdict, name, &mut connection, cursor);
+                if let Seen::Message { id, told, .. } = seen {
+                    expect_written(verdict, &written, name, id, told);
+                }
+                let place = Place::parse(cursor);
+                match told_after.insert(cursor, reloads) {
+                    None => match newest {
+                        Some(newest) if newest.epoch == place.epoch && newest.time > place.time => {
+                            verdict.reordered.push(format!("{name}: {cursor} came after a later event"));
+                        }
+                        _ => newest = Some(place),
+                    },
+                    Some(before) if before < reloads => verdict.repeated_as_allowed += 1,
+                    Some(_) if joined_at.is_some_and(|joined| joined.key != 0 && joined.time == place.time) => {
+                        verdict.repeated_as_allowed += 1;
+                    }
+                    Some(_) => verdict.repeated.push(format!("{name}: {cursor}, joined at {joined_at:?}")),
+                }
+            }
+        }
+    }
+}
+
+fn expect_written(
+    verdict: &mut Verdict,
+    written: &HashMap<&str, Vec<&Told>>,
+    name: &str,
+    id: &str,
+    told: &Told,
+) {
+    if !written.get(id).is_some_and(|versions| versions.contains(&told)) {
+        verdict.phantoms.push(format!("{name}: {id} as {:?}, which nobody wrote", told.content));
+    }
+}
+
+/// (T, I) never falls within a connection, nor below the cursor that it was opened with.
+fn expect_rise(verdict: &mut Verdict, name: &str, connection: &mut Option<Place>, cursor: &str) {
+    let place = Place::parse(cursor);
+    if let Some(before) = connection.filter(|before| before.epoch == place.epoch && before.time > place.time) {
+        verdict.reordered.push(format!("{name}: the cursor fell from {before:x?} to {cursor}"));
+    }
+    *connection = Some(place);
+}
+
+/// The fold of what a reader saw is what the database holds.
+fn check_knowledge(verdict: &mut Verdict, stored: &BTreeMap<String, Told>, reader: &ReaderLog) {
+    let name = &reader.name;
+    for (id, told) in stored.iter().filter(|(_, told)| reader.follows(&told.room)) {
+        match reader.known.get(id) {
+            None => verdict.unseen.push(format!("{name}: {} ({id})", told.content)),
+            Some(known) if known != told => {
+                verdict.diverged.push(format!("{name}: {id} is {:?}, not {:?}", known.content, told.content));
+            }
+            Some(_) => {}
+        }
+    }
+    for (id, known) in &reader.known {
+        if !stored.get(id).is_some_and(|told| reader.follows(&told.room)) {
+            verdict.diverged.push(format!("{name}: knows {id} ({:?}), which is not there", known.content));
+        }
+    }
+}
+
+/// Messages that one connection of a writer sent, each once, come in the order in which they were sent.
+fn check_writers_order(verdict: &mut Verdict, ledger: &Ledger, reader: &ReaderLog) {
+    let mut order: HashMap<&str, (&str, u64, usize)> = HashMap::new();
+    for (number, sent) in ledger.sent.iter().enumerate().filter(|(_, sent)| sent.attempts == 1) {
+        if let Some(connection) = sent.connection {
+            order.insert(&sent.id, (&sent.writer, connection, number));
+        }
+    }
+    let mut newest: HashMap<(&str, u64), usize> = HashMap::new();
+    let mut met: HashSet<&str> = HashSet::new();
+    for (_, seen) in &reader.seen {
+        let Seen::Message { id, .. } = seen else { continue };
+        if !met.insert(id) {
+            continue;
+        }
+        if let Some((writer, connection, number)) = order.get(id.as_str()) {
+            let newest = newest.entry((writer, *connection)).or_default();
+            if *newest > *number {
+                let content = &ledger.sent[*number].told.content;
+                verdict.reordered.push(format!("{}: {content} came after a later one of its sender", reader.name));
+            }
+            *newest = (*newest).max(*number);
+        }
+    }
+}
+
+/// Events of one cluster time stand in the same order at all readers; those of different times do because no reader
+/// ever goes back.
+fn check_one_order(verdict: &mut Verdict, readers: &[ReaderLog]) {
+    let mut orders: HashMap<(u32, u64), Vec<Vec<u32>>> = HashMap::new();
+    for reader in readers {
+        let mut of_reader: HashMap<(u32, u64), Vec<u32>> = HashMap::new();
+        for (_, seen) in &reader.seen {
+            if let Seen::Message { cursor, .. } | Seen::Deleted { cursor, .. } = seen {
+                let place = Place::parse(cursor);
+                let keys = of_reader.entry((place.epoch, place.time)).or_default();
+                if !keys.contains(&place.key) {
+                    keys.push(place.key);
+                }
+            }
+        }
+        for (time, keys) in of_reader.into_iter().filter(|(_, keys)| keys.len() > 1) {
+            orders.entry(time).or_default().push(keys);
+        }
+    }
+    for (time, lists) in orders {
+        for (n, one) in lists.iter().enumerate() {
+            for other in &lists[n + 1..] {
+                let common = |list: &[u32], of: &[u32]| -> Vec<u32> {
+                    list.iter().copied().filter(|key| of.contains(key)).collect()
+                };
+                if common(one, other) != common(other, one) {
+                    verdict.reordered.push(format!("two readers saw {time:x?} in different orders"));
+                }
+            }
+        }
+    }
+}

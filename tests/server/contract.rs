@@ -1,0 +1,441 @@
+//! The data contract, against whatever other programs may write: what keeps it is shown, what breaks it is skipped,
+//! live and in history alike, and costs no neighbour anything.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{
+    Binary, Bson, DateTime, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc, oid::ObjectId, raw::cstr,
+    spec::BinarySubtype,
+};
+use serde_json::Value;
+
+use crate::harness::{FreshDatabase, TestServer};
+
+/// A document, its content if that is a text, and the rule that it breaks, if any.
+struct Case {
+    document: RawDocumentBuf,
+    content: String,
+    breaks: Option<&'static str>,
+}
+
+impl Case {
+    fn new(document: &Document, breaks: Option<&'static str>) -> Self {
+        let content = document.get_str("content").unwrap_or_default().to_owned();
+        Self { document: raw(document), content, breaks }
+    }
+
+    /// With bytes that are no UTF-8 where the marker stands.
+    fn no_utf8(document: &Document, breaks: Option<&'static str>) -> Self {
+        let case = Self::new(document, breaks);
+        let mut bytes = case.document.into_bytes();
+        let at = bytes.windows(3).position(|window| window == b"@@@").expect("the marker");
+        bytes[at..at + 3].copy_from_slice(b"\xff\xc0\x80");
+        Self { document: RawDocumentBuf::from_bytes(bytes).unwrap(), ..case }
+    }
+}
+
+#[tokio::test]
+async fn broken_documents_are_skipped_and_counted_and_their_neighbours_are_delivered() {
+    skip_what_is_broken(&[]).await;
+}
+
+#[tokio::test]
+async fn with_pre_images_too_broken_documents_are_skipped_and_counted() {
+    skip_what_is_broken(&["--pre-images"]).await;
+}
+
+async fn skip_what_is_broken(flags: &[&str]) {
+    let database = FreshDatabase::with_collection().await;
+    let server = TestServer::start_on(database.name(), flags).await;
+    let mut follower = server.follow("all=true").await;
+    let cases = cases();
+    insert_raw(&database, cases.iter().map(|case| &case.document)).await;
+
+    // Live: the valid ones, in order, as they were written.
+    let valid: Vec<&Case> = cases.iter().filter(|case| case.breaks.is_none()).collect();
+    let mut delivered: BTreeMap<String, Value> = BTreeMap::new();
+    for case in &valid {
+        let frame = follower.expect("created").await;
+        let message = &frame["message"];
+        assert_eq!(message["content"], case.content, "{frame:.300}");
+        delivered.insert(message["id"].as_str().unwrap().to_owned(), message.clone());
+    }
+    assert_eq!(delivered.len(), valid.len(), "ids are injective");
+
+    // History: the same ones, each also by its id.
+    let mut stored = BTreeMap::new();
+    let mut query = "limit=7".to_owned();
+    loop {
+        let page = server.fetch(&format!("/api/messages?{query}")).await.json();
+        for message in page["messages"].as_array().unwrap_or_else(|| panic!("{page}")) {
+            let id = message["id"].as_str().unwrap().to_owned();
+            assert_eq!(stored.insert(id.clone(), message.clone()), None, "{id} came twice");
+        }
+        match page["before"].as_str() {
+            Some(before) => query = format!("limit=7&before={before}"),
+            None => break,
+        }
+    }
+    for (id, message) in &delivered {
+        assert_eq!(stored.get(id), Some(message), "delivered, and not in history as it was");
+        let read = server.fetch(&format!("/api/messages/{id}")).await;
+        assert_eq!((read.status.as_u16(), &read.json()), (200, message), "{id}");
+    }
+    assert_eq!(stored.len(), delivered.len(), "in history and never delivered");
+
+    // The rest is counted, each by the rule that it breaks.
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    for reason in cases.iter().filter_map(|case| case.breaks) {
+        *expected.entry(reason).or_default() += 1;
+    }
+    for (reason, count) in &expected {
+        let series = format!("corriente_invalid_documents_total{{reason=\"{reason}\"}}");
+        assert_eq!(server.metric(&series).await, *count, "{reason}");
+    }
+    assert_eq!(expected.len(), 7, "every reason was met: {expected:?}");
+
+    // An update of a document of 15 MB, and one that makes a document of 15 MB.
+    let messages = server.messages();
+    let big = "x".repeat(15 << 20);
+    messages.update_one(doc! { "big": { "$exists": true } }, doc! { "$set": { "content": "edited" } }).await.unwrap();
+    assert_eq!(follower.expect("updated").await["message"]["content"], "edited");
+    let small = ObjectId::new();
+    messages.insert_one(doc! { "_id": small, "content": "small", "sender": "Ana" }).await.unwrap();
+    messages.update_one(doc! { "_id": small }, doc! { "$set": { "content": "grown", "extra": &big } }).await.unwrap();
+    follower.expect_next_content("small").await;
+    assert_eq!(follower.expect("updated").await["message"]["content"], "grown");
+    messages.update_one(doc! { "_id": small }, doc! { "$set": { "content": &big[..14 << 20], "extra": 1 } }).await.unwrap();
+    let gone = follower.expect("deleted").await;
+    assert_eq!(gone["id"], small.to_hex());
+    server.fetch(&format!("/api/messages/{}", small.to_hex())).await.expect_problem(404, "not-found");
+
+    // One and the same stream carried all of that.
+    server.say("general", "the stream lives on").await;
+    follower.expect_next_content("the stream lives on").await;
+    let metrics = server.fetch("/metrics").await.text;
+    assert!(!metrics.contains("corriente_stream_reopens_total{"), "{metrics}");
+    server.stop().await;
+}
+
+/// Inserts documents as they are: the driver's own `insert_many` would look into them, and find that some are no UTF-8.
+async fn insert_raw(database: &mongodb::Database, documents: impl Iterator<Item = &RawDocumentBuf>) {
+    // A command, too, is at most 16 MB, and one of the documents is nearly that.
+    const BATCH_BYTES_MAX: usize = 1 << 20;
+    let mut documents = documents.peekable();
+    while let Some(first) = documents.next() {
+        let (mut batch, mut bytes) = (RawArrayBuf::new(), first.as_bytes().len());
+        batch.push(first.clone());
+        while let Some(document) = documents.next_if(|next| bytes + next.as_bytes().len() < BATCH_BYTES_MAX) {
+            bytes += document.as_bytes().len();
+            batch.push(document.clone());
+        }
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("insert"), "messages");
+        command.append(cstr!("documents"), batch);
+        let reply = database.run_raw_command(command).await.unwrap();
+        assert!(!reply.contains_key("writeErrors"), "{reply}");
+    }
+}
+
+/// Every rule broken in every way that we could think of, each between good neighbours.
+fn cases() -> Vec<Case> {
+    let far = |millis| Bson::DateTime(DateTime::from_millis(millis));
+    let (first, last) = (-62_135_596_800_000, 253_402_300_799_999);
+    let not_nfc = "Jose\u{301}";
+    let binary = |bytes, subtype| Bson::Binary(Binary { subtype, bytes });
+    let id = |value: Bson| with("_id", value);
+    let deep = (0..100).fold(Bson::Int32(1), |inner, _| Bson::Document(doc! { "a": inner }));
+    let reserved = "x".repeat(65);
+    let table: Vec<(Option<&'static str>, Vec<Document>)> = vec![
+        (Some("content"), fields("content", ["".into(), Bson::Null, 5.into(), true.into(), Bson::Array(vec!["x".into()])])),
+        (Some("content"), fields("content", ["x".repeat(4_001).into(), "ñ".repeat(4_001).into(), "x".repeat(15 << 20).into()])),
+        (Some("content"), vec![without("content"), doc! {}]),
+        (Some("sender"), fields("sender", ["".into(), Bson::Null, 5.into(), " Ana".into(), "Ana ".into(), not_nfc.into()])),
+        (Some("sender"), fields("sender", [reserved.clone().into(), "a\u{0}b".into(), "a\u{202e}b".into(), "a\nb".into()])),
+        (Some("sender"), vec![without("sender")]),
+        (Some("recipient"), fields("recipient", [1.5.into(), " ".into(), not_nfc.into(), reserved.clone().into()])),
+        (Some("recipient"), fields("recipient", ["\u{0}".into(), doc! { "$gt": "" }.into(), false.into()])),
+        (Some("room"), fields("room", ["..".into(), "a/../b".into(), "system.x".into(), " x".into(), 7.into()])),
+        (Some("room"), fields("room", [reserved.into(), not_nfc.into(), doc! { "$gt": "" }.into(), "\u{0}".into()])),
+        (Some("date"), fields("date", ["2026-01-01".into(), f64::NAN.into(), 1_700_000_000_000_i64.into(), false.into()])),
+        (Some("date"), fields("date", [far(first - 1), far(last + 1), far(i64::MAX), far(i64::MIN)])),
+        (Some("date"), fields("date", [Bson::Timestamp(Timestamp { time: 1_700_000_000, increment: 1 })])),
+        (Some("date"), vec![doc! { "_id": 77, "content": "no time at all", "sender": "Ana" }]),
+        (Some("date"), vec![doc! { "_id": "no time", "content": "no time at all", "sender": "Ana", "date": null }]),
+        (Some("id"), vec![id("x".repeat(257).into()), id("y".repeat(2_048).into()), id("ñ".repeat(129).into())]),
+        (Some("id"), vec![id(binary(vec![1; 257], BinarySubtype::Generic)), id(doc! { "a": "x".repeat(300) }.into())]),
+        // What keeps the contract, however strange.
+        (None, vec![id(7.into()), id((1_i64 << 53).into()), id(((1_i64 << 53) + 1).into()), id(i64::MAX.into())]),
+        (None, vec![id(0.5.into()), id((-0.0).into()), id(1e300.into()), id(f64::NAN.into()), id(f64::INFINITY.into())]),
+        (None, vec![id("".into()), id("ñ/?#%00".into()), id("a\u{0}b".into()), id("x".repeat(256).into())]),
+        (None, vec![id("65a1b2c3d4e5f60718293a4b".into()), id("-s61".into()), id(Bson::Null), id(Bson::MinKey)]),
+        (None, vec![id(doc! { "b": 1, "a": { "c": "x" } }.into()), id(doc! {}.into()), id(doc! { "a": [1, 2] }.into())]),
+        (None, vec![id(true.into()), id(false.into()), id(far(-1)), id(far(1)), id(Bson::MaxKey)]),
+        (None, vec![id(binary(vec![1, 2], BinarySubtype::Generic)), id(binary(vec![], BinarySubtype::Generic))]),
+        (None, vec![id(binary(vec![9; 16], BinarySubtype::Uuid)), id(binary(vec![1, 2], BinarySubtype::UserDefined(200)))]),
+        (None, vec![id(Bson::Timestamp(Timestamp { time: 7, increment: 8 })), id(Bson::Symbol("s".into()))]),
+        (None, vec![id(Bson::Decimal128("1.50".parse().unwrap()))]),
+        (None, vec![without("date"), with("date", Bson::Null), with("date", far(first)), with("date", far(last))]),
+        (None, fields("content", ["a\u{0}b".into(), " ".into(), "x".repeat(4_000).into(), "😀".repeat(4_000).into()])),
+        (None, fields("recipient", ["".into(), Bson::Null, "Luis".into(), "👩‍👩‍👧".into()])),
+        (None, fields("room", ["".into(), Bson::Null, "a/b".into(), "...".into(), "система".into(), "n".repeat(64).into()])),
+        (None, vec![with("extra", deep), with("__v", 0.into()), with("language", 5.into())]),
+        (None, vec![with("big", "x".repeat(15 << 20).into())]),
+    ];
+    let mut cases = Vec::new();
+    let neighbour = |cases: &mut Vec<Case>| {
+        let content = format!("neighbour {}", cases.len());
+        cases.push(Case::new(&with("content", content.into()), None));
+    };
+    for (breaks, documents) in table {
+        for document in documents {
+            cases.push(Case::new(&document, breaks));
+            if breaks.is_some() {
+                neighbour(&mut cases);
+            }
+        }
+    }
+    // Bytes that are no UTF-8, written where a marker stands.
+    for (field, breaks) in [
+        ("content", Some("encoding")),
+        ("sender", Some("encoding")),
+        ("recipient", Some("encoding")),
+        ("room", Some("encoding")),
+        ("_id", Some("id")),
+        ("extra", None),
+        ("@@@", None),
+    ] {
+        cases.push(Case::no_utf8(&with(field, "@@@".into()), breaks));
+        neighbour(&mut cases);
+    }
+    // A foreign field whose name is no UTF-8 stands before those of the contract.
+    let mut strange = doc! { "_id": ObjectId::new(), "@@@": 1 };
+    strange.extend(good());
+    cases.push(Case::no_utf8(&strange, None));
+    neighbour(&mut cases);
+    cases
+}
+
+/// A good document with a date of its own.
+fn good() -> Document {
+    let id = ObjectId::new();
+    doc! { "_id": id, "content": format!("good {id}"), "sender": "Ana", "date": DateTime::now() }
+}
+
+fn with(field: &str, value: Bson) -> Document {
+    let mut document = good();
+    document.insert(field, value);
+    document
+}
+
+fn fields<const N: usize>(field: &str, values: [Bson; N]) -> Vec<Document> {
+    values.into_iter().map(|value| with(field, value)).collect()
+}
+
+fn without(field: &str) -> Document {
+    let mut document = good();
+    document.remove(field);
+    document
+}
+
+fn raw(document: &Document) -> RawDocumentBuf {
+    RawDocumentBuf::try_from(document).unwrap()
+}
+
+#[tokio::test]
+async fn an_id_that_looks_like_an_operator_finds_nothing_but_itself() {
+    let database = FreshDatabase::with_collection().await;
+    let server = TestServer::start_on(database.name(), &[]).await;
+    let mut follower = server.follow("all=true").await;
+    let messages = server.messages();
+    messages.insert_one(with("_id", "a".into())).await.unwrap();
+    messages.insert_one(with("_id", doc! { "a": 1 }.into())).await.unwrap();
+    follower.expect("created").await;
+    let nested = follower.expect("created").await["message"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.fetch(&format!("/api/messages/{nested}")).await.status, 200);
+    for operator in [doc! { "$gt": "" }, doc! { "$ne": 1 }, doc! { "$exists": true }, doc! { "$regex": "a" }] {
+        // The text form of a document: its tag, its type, its bytes.
+        let hex: String = raw(&operator).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = format!("/api/messages/-d03{hex}");
+        assert_eq!(nested, format!("-d03{}", hex_of(&doc! { "a": 1 })), "the form that is built here is the form");
+        server.fetch(&path).await.expect_problem(404, "not-found");
+    }
+    server.stop().await;
+}
+
+fn hex_of(document: &Document) -> String {
+    raw(document).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn the_collection_that_we_make_refuses_what_breaks_the_contract() {
+    let server = TestServer::start().await;
+    let messages = server.messages();
+    let far = |millis| Bson::DateTime(DateTime::from_millis(millis));
+    let broken = [
+        without("content"),
+        with("content", "".into()),
+        with("content", 5.into()),
+        with("content", "ñ".repeat(4_001).into()),
+        without("sender"),
+        with("sender", "".into()),
+        with("sender", Bson::Null),
+        with("sender", "ñ".repeat(65).into()),
+        with("recipient", 5.into()),
+        with("recipient", "ñ".repeat(65).into()),
+        with("room", doc! { "$gt": "" }.into()),
+        with("room", "ñ".repeat(65).into()),
+        with("date", "2026-01-01".into()),
+        with("date", f64::NAN.into()),
+        with("date", 1_700_000_000_000_i64.into()),
+        with("date", far(-62_135_596_800_001)),
+        with("date", far(253_402_300_800_000)),
+        doc! { "_id": 7, "content": "no time", "sender": "Ana" },
+        doc! { "_id": "x", "content": "no time", "sender": "Ana", "date": null },
+    ];
+    for document in broken {
+        let error = messages.insert_one(&document).await.expect_err("refused");
+        assert_eq!(code_of(&error), Some(121), "{document:.200} gave {error}");
+    }
+    let good = [
+        good(),
+        without("date"),
+        with("date", Bson::Null),
+        with("date", far(-62_135_596_800_000)),
+        with("date", far(253_402_300_799_999)),
+        with("content", "ñ".repeat(4_000).into()),
+        with("content", "😀".repeat(4_000).into()),
+        with("recipient", "".into()),
+        with("recipient", Bson::Null),
+        with("recipient", "ñ".repeat(64).into()),
+        with("room", "".into()),
+        with("room", Bson::Null),
+        with("_id", 7.into()),
+        with("_id", "x".into()),
+        with("__v", 0.into()),
+    ];
+    for document in &good {
+        messages.insert_one(document).await.unwrap_or_else(|error| panic!("{document:.200}: {error}"));
+    }
+    let edit = messages.update_one(doc! { "_id": 7 }, doc! { "$set": { "content": 5 } }).await;
+    assert_eq!(code_of(&edit.expect_err("refused")), Some(121));
+    assert_eq!(server.fetch("/api/messages").await.json()["messages"].as_array().map(Vec::len), Some(good.len()));
+    server.stop().await;
+}
+
+fn code_of(error: &mongodb::error::Error) -> Option<i32> {
+    match &*error.kind {
+        mongodb::error::ErrorKind::Write(mongodb::error::WriteFailure::WriteError(error)) => Some(error.code),
+        _ => None,
+    }
+}
+
+/// Of each index: its name, its key, and what is partial about it.
+type Indexes = BTreeMap<String, (Document, Option<Document>)>;
+
+/// The indexes that the server needs.
+fn expected_indexes() -> Indexes {
+    let to_somebody = Some(doc! { "recipient": { "$gt": "" } });
+    let to_nobody = Some(doc! { "recipient": { "$in": [null, ""] } });
+    let indexes = [
+        ("_id_", doc! { "_id": 1 }, None),
+        ("corriente_all", doc! { "date": -1, "_id": -1 }, None),
+        ("corriente_room", doc! { "room": 1, "date": -1, "_id": -1 }, to_nobody),
+        ("corriente_conversation", doc! { "sender": 1, "recipient": 1, "date": -1, "_id": -1 }, to_somebody.clone()),
+        ("corriente_sent", doc! { "sender": 1, "date": -1, "_id": -1 }, to_somebody.clone()),
+        ("corriente_received", doc! { "recipient": 1, "date": -1, "_id": -1 }, to_somebody),
+    ];
+    indexes.into_iter().map(|(name, key, partial)| (name.to_owned(), (key, partial))).collect()
+}
+
+async fn indexes(database: &mongodb::Database) -> Indexes {
+    let reply = database.run_command(doc! { "listIndexes": "messages" }).await.unwrap();
+    let batch = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+    let read = |index: &Bson| {
+        let index = index.as_document().unwrap();
+        let partial = index.get_document("partialFilterExpression").ok().cloned();
+        (index.get_str("name").unwrap().to_owned(), (index.get_document("key").unwrap().clone(), partial))
+    };
+    batch.iter().map(read).collect()
+}
+
+async fn options(database: &mongodb::Database) -> Document {
+    let reply = database.run_command(doc! { "listCollections": 1, "filter": { "name": "messages" } }).await.unwrap();
+    let batch = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+    batch[0].as_document().unwrap().get_document("options").unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_collection_that_we_make_has_validator_pre_images_and_indexes() {
+    let server = TestServer::start().await;
+    let made = options(&server.database).await;
+    assert!(made.get_document("validator").is_ok_and(|validator| validator.contains_key("$jsonSchema")), "{made}");
+    assert_eq!(made.get_str("validationAction").unwrap(), "error");
+    assert_eq!(made.get_str("validationLevel").unwrap(), "strict");
+    assert_eq!(made.get_document("changeStreamPreAndPostImages").unwrap(), &doc! { "enabled": true });
+    assert_eq!(indexes(&server.database).await, expected_indexes());
+    // A second server finds all of it, and changes nothing.
+    let second = TestServer::start_on(server.database.name(), &[]).await;
+    assert_eq!(options(&server.database).await, made);
+    assert_eq!(indexes(&server.database).await, expected_indexes());
+    second.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_servers_that_start_at_once_make_one_collection() {
+    let database = FreshDatabase::new().await;
+    let (one, other) =
+        tokio::join!(TestServer::start_on(database.name(), &[]), TestServer::start_on(database.name(), &[]));
+    assert_eq!(indexes(&database).await, expected_indexes());
+    let mut follower = other.follow("room=general").await;
+    one.say("general", "hola").await;
+    follower.expect_next_content("hola").await;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn on_a_collection_of_others_nothing_but_indexes_changes_unless_asked() {
+    let theirs = doc! { "$jsonSchema": { "required": ["theirs"] } };
+    for (flags, validator_is_ours, images) in [
+        (&[][..], false, false),
+        (&["--validator"], true, false),
+        (&["--pre-images"], false, true),
+        (&["--validator", "--pre-images"], true, true),
+    ] {
+        let database = FreshDatabase::new().await;
+        let create = doc! {
+            "create": "messages",
+            "validator": theirs.clone(),
+            "validationLevel": "moderate",
+            "validationAction": "warn",
+        };
+        database.run_command(create).await.unwrap();
+        let index = doc! { "key": { "theirs": 1 }, "name": "theirs" };
+        database.run_command(doc! { "createIndexes": "messages", "indexes": [index] }).await.unwrap();
+        // What stands in it already need not keep the contract.
+        database.collection("messages").insert_one(doc! { "content": 5 }).await.unwrap();
+        let before = options(&database).await;
+
+        let server = TestServer::start_on(database.name(), flags).await;
+        let after = options(&database).await;
+        if validator_is_ours {
+            assert_ne!(after.get_document("validator").unwrap(), &theirs, "{flags:?}");
+            assert_eq!(after.get_str("validationAction").unwrap(), "error", "{flags:?}");
+            let broken = server.messages().insert_one(doc! { "content": 5 }).await;
+            assert_eq!(code_of(&broken.expect_err("refused")), Some(121), "{flags:?}");
+        } else {
+            for name in ["validator", "validationLevel", "validationAction"] {
+                assert_eq!(after.get(name), before.get(name), "{flags:?}");
+            }
+        }
+        let enabled = after.get_document("changeStreamPreAndPostImages").and_then(|images| images.get_bool("enabled"));
+        assert_eq!(enabled.unwrap_or(false), images, "{flags:?}");
+        let mut expected = expected_indexes();
+        expected.insert("theirs".into(), (doc! { "theirs": 1 }, None));
+        assert_eq!(indexes(&database).await, expected, "{flags:?}");
+        server.say("general", "hola").await;
+        server.stop().await;
+    }
+}
