@@ -6,6 +6,8 @@
 
 mod entry;
 mod log;
+#[cfg(test)]
+mod properties;
 mod reader;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
