@@ -62,11 +62,16 @@ impl App {
         let history = History::new(&deployment);
         let inserter = Inserter::new(&deployment, metrics.clone());
         let api = Api { history: history.clone(), inserter: inserter.for_source("rest"), status: status.clone() };
-        let pages =
-            Pages { history, inserter: inserter.for_source("form"), status, collection: config.collection.clone() };
+        let pages = Pages {
+            history,
+            inserter: inserter.for_source("form"),
+            status: status.clone(),
+            collection: config.collection.clone(),
+        };
         let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {
             sources: Sources { live, replays, topics_max: config.topics_max },
+            status,
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),

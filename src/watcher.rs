@@ -26,9 +26,38 @@ const BACK_OFF_MILLIS_MAX: u64 = 1_000;
 /// Without a moving position for so long, in seconds, the stream is stale: MongoDB's own no-op moves it every 10 s.
 const STALE_SECS: u64 = 30;
 
+/// A stream that is open again within so many seconds was never away, as far as clients are told: elections and broken
+/// connections are everyday matters, and nothing is lost in them.
+const BLINK_SECS: u64 = 2;
+
 /// What the watcher says of itself to everybody else. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct WatcherStatus(watch::Receiver<State>);
+pub struct WatcherStatus {
+    state: watch::Receiver<State>,
+    told: watch::Receiver<Told>,
+}
+
+/// What clients are told of the stream: less than [`Liveness`], and seldom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// What is written is told at once.
+    Live,
+    /// The stream is away for longer than a blink.
+    CatchingUp,
+    /// The stream is open, but its position stands still.
+    Stale,
+}
+
+impl Told {
+    /// The word in frames.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Told::Live => "live",
+            Told::CatchingUp => "catching up",
+            Told::Stale => "stale",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct State {
@@ -52,12 +81,17 @@ impl WatcherStatus {
     /// The place up to which everything was received. A history that is read at least as new as its time joins
     /// the stream there without a gap.
     pub fn position(&self) -> Cursor {
-        self.0.borrow().position
+        self.state.borrow().position
+    }
+
+    /// What clients are told of the stream, and a way to wait for another word.
+    pub fn told(&self) -> watch::Receiver<Told> {
+        self.told.clone()
     }
 
     /// How live the stream is.
     pub fn liveness(&self) -> Liveness {
-        let state = *self.0.borrow();
+        let state = *self.state.borrow();
         let still_secs = state.moved_at.elapsed().as_secs();
         if still_secs >= STALE_SECS {
             Liveness::Stale(still_secs)
@@ -70,7 +104,7 @@ impl WatcherStatus {
 
     /// Waits until the position has come to `cursor`'s time. Returns `false` when it has not within `patience`.
     pub async fn reached(&self, cursor: Cursor, patience: Duration) -> bool {
-        let mut states = self.0.clone();
+        let mut states = self.state.clone();
         let reached = states.wait_for(|state| state.position.time >= cursor.time);
         matches!(timeout(patience, reached).await, Ok(Ok(_)))
     }
@@ -81,6 +115,7 @@ pub struct Watcher {
     deployment: Deployment,
     writer: FeedWriter,
     status: watch::Sender<State>,
+    told: watch::Sender<Told>,
     metrics: Metrics,
     resume: ResumePoint,
     invalid: HashMap<Invalid, Seldom>,
@@ -91,10 +126,11 @@ impl Watcher {
     /// be given.
     pub fn new(deployment: Deployment, writer: FeedWriter, start: Cursor, metrics: Metrics) -> (Self, WatcherStatus) {
         let state = State { position: start, moved_at: Instant::now(), is_open: true };
-        let (status, receiver) = watch::channel(state);
+        let (status, state) = watch::channel(state);
+        let (told, told_receiver) = watch::channel(Told::Live);
         let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
-        let watcher = Self { deployment, writer, status, metrics, resume: ResumePoint::Now, invalid };
-        (watcher, WatcherStatus(receiver))
+        let watcher = Self { deployment, writer, status, told, metrics, resume: ResumePoint::Now, invalid };
+        (watcher, WatcherStatus { state, told: told_receiver })
     }
 
     /// Reads `changes` and its successors for ever.
@@ -150,6 +186,21 @@ impl Watcher {
             }
             state.position = position;
         });
+        let still = self.status.borrow().moved_at.elapsed();
+        self.tell(if still < Duration::from_secs(STALE_SECS) { Told::Live } else { Told::Stale });
+    }
+
+    /// Tells clients, and the log, when there is something new to tell.
+    fn tell(&self, word: Told) {
+        let is_new = self.told.send_if_modified(|told| std::mem::replace(told, word) != word);
+        match word {
+            Told::Stale if is_new => error!(
+                "the change stream is open but has not moved for {STALE_SECS} s, though MongoDB moves it every 10 s: look at MongoDB"
+            ),
+            Told::CatchingUp if is_new => warn!("the change stream is away; clients are told that they are behind"),
+            Told::Live if is_new => info!("the change stream is live again"),
+            _ => {}
+        }
     }
 
     fn position(&self) -> Cursor {
@@ -178,8 +229,12 @@ impl Watcher {
     /// Opens the next stream, however long that takes.
     async fn reopen(&mut self) -> Changes {
         let mut tries: u32 = 0;
+        let broke_at = Instant::now();
         loop {
             sleep(back_off(tries)).await;
+            if broke_at.elapsed() > Duration::from_secs(BLINK_SECS) {
+                self.tell(Told::CatchingUp);
+            }
             match Changes::open(&self.deployment, &self.resume).await {
                 Ok(changes) => {
                     let start = changes.start();

@@ -23,7 +23,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("replay", &["feed", "mongo"]),
     ("watcher", &["feed", "mongo"]),
     ("api", &["mongo", "problem", "watcher"]),
-    ("sessions", &["feed", "mongo", "problem", "replay"]),
+    ("sessions", &["feed", "mongo", "problem", "replay", "watcher"]),
     ("pages", &["mongo", "watcher"]),
     ("listener", &[]),
     ("config", &["feed", "mongo", "replay"]),

@@ -37,6 +37,7 @@ pub(super) enum ServerFrame<'a> {
     },
     Position {
         cursor: Cursor,
+        stream: &'a str,
     },
     Reset {
         cursor: Cursor,

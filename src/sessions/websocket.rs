@@ -32,6 +32,7 @@ use crate::{
     problem::Problem,
     telemetry::{Counted, Metrics, ReasonLabels},
     topic::Topic,
+    watcher::WatcherStatus,
 };
 
 /// How often an idle client gets its position and a ping, in seconds: often enough for proxies, which cut
@@ -57,6 +58,8 @@ const WRITE_BYTES: usize = 64 * 1024;
 pub struct Sessions {
     /// Where they read.
     pub sources: Sources,
+    /// What they tell of the stream.
+    pub status: WatcherStatus,
     /// Where they insert.
     pub inserter: Inserter,
     /// Where they are counted.
@@ -183,12 +186,10 @@ impl Session {
         self.finish_inserts().await;
         if let End::Close(close) = end {
             debug!("closing a session: {close:?}");
-            let position = ServerFrame::Position { cursor: self.subscription.position() }.encode();
             let goodbye = async {
                 if close == Close::Restart {
                     // The place to come back with, also for a client that got nothing for a while.
-                    let text = Utf8Bytes::try_from(position).unwrap_or_default();
-                    self.socket.feed(Message::Text(text)).await?;
+                    let _ = self.tell_position().await;
                 }
                 self.socket.close(Some(close.frame())).await?;
                 // The client's own close frame, so that it has surely read ours before the connection goes.
@@ -203,6 +204,7 @@ impl Session {
         let period = Duration::from_secs(KEEP_ALIVE_SECS);
         let mut keep_alive = interval_at(Instant::now() + period, period);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = self.sessions.status.told();
         loop {
             if let Err(end) = self.tell().await {
                 return end;
@@ -219,6 +221,7 @@ impl Session {
                 },
                 (id, outcome) = next_of(&mut self.inserting) => self.answer(id, outcome).await,
                 _ = keep_alive.tick() => self.keep_alive().await,
+                Ok(()) = told.changed() => self.tell_position().await,
             };
             if let Err(end) = step {
                 return end;
@@ -340,10 +343,14 @@ impl Session {
             return Err(End::Gone);
         }
         // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
-        let position = self.subscription.position();
-        self.feed(ServerFrame::Position { cursor: position }.encode()).await?;
+        self.tell_position().await?;
         self.write(Message::Ping(Bytes::new())).await?;
         self.flush().await
+    }
+
+    async fn tell_position(&mut self) -> Result<(), End> {
+        let stream = self.sessions.status.told().borrow().as_str();
+        self.say(ServerFrame::Position { cursor: self.subscription.position(), stream }).await
     }
 
     async fn complain(&mut self, id: Option<String>, problem: Problem) -> Result<(), End> {

@@ -74,6 +74,8 @@ class Connection {
   /** What was sent and not answered yet, by id, in the order of sending. */
   #unanswered = new Map();
   #socket = null;
+  /** Whether this session has caught up once. */
+  #isReady = false;
   #closed = false;
   /** Ends the present session (see `#session`), or nothing while there is none. */
   #endSession = () => {};
@@ -183,6 +185,7 @@ class Connection {
       }
       socket.onopen = () => {
         this.#socket = socket;
+        this.#isReady = false;
         this.#setState("catching-up");
         for (const id of this.#unanswered.keys()) this.#write(id);
       };
@@ -223,7 +226,12 @@ class Connection {
     }
     // After the handlers: the cursor says what was handed over.
     if (frame.cursor) this.cursor = frame.cursor;
-    if (frame.type === "ready") this.#setState("live");
+    if (frame.type === "ready") {
+      this.#isReady = true;
+      this.#setState("live");
+    }
+    // The server lost sight of the database, or found it again.
+    if (frame.stream && this.#isReady) this.#setState(frame.stream === "live" ? "live" : "catching-up");
   }
 
   /** Loads the history again after a gap. Says whether there is a place to go on from. */
