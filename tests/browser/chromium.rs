@@ -8,6 +8,7 @@ use std::{
 
 use futures::FutureExt;
 use serde_json::json;
+use tempfile::TempDir;
 use thirtyfour::{ChromeCapabilities, prelude::*};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -22,6 +23,8 @@ const PATIENCE_SECS: u64 = 20;
 pub struct Chromium {
     url: String,
     _driver: Child,
+    /// Where chromedriver and Chromium keep what they need; after the driver, so that it goes when they have gone.
+    _files: TempDir,
 }
 
 /// How a window is opened.
@@ -43,8 +46,10 @@ pub async fn with_chromium<F: Future<Output = ()>>(test: impl FnOnce(Chromium) -
 
 impl Chromium {
     async fn start() -> Option<Self> {
+        let files = TempDir::new().expect("a temporary folder");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .env("TMPDIR", files.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -61,7 +66,7 @@ impl Chromium {
             None
         };
         let port = timeout(Duration::from_secs(PATIENCE_SECS), port).await.ok()??;
-        Some(Self { url: format!("http://127.0.0.1:{port}"), _driver: driver })
+        Some(Self { url: format!("http://127.0.0.1:{port}"), _driver: driver, _files: files })
     }
 
     /// A window of its own, with a profile of its own, so that two of them are two people. It is closed whatever the
