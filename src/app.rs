@@ -143,16 +143,20 @@ async fn prewarmed(deployment: &Deployment, config: &Config, start: Cursor) -> (
         patience: Duration::from_millis(PREWARM_MILLIS_MAX),
     };
     let from = ClusterTime { seconds: start.time.seconds.saturating_sub(PREWARM_SECS), increment: 0 };
-    match deployment.changes_between(from, start, bounds).await {
-        Ok(mut stretch) => {
+    let outcome = deployment.changes_between(from, start, bounds).await;
+    if let Ok(stretch) = &outcome { eprintln!("PREWARM end {} start {}", stretch.end, start); } else { eprintln!("PREWARM err"); }
+    match outcome {
+        // A node that lags behind may not have come to the start: the log would be silent about what lies between.
+        Ok(mut stretch) if stretch.end.time >= start.time => {
             // What the live stream will bring itself begins at its start.
             stretch.events.retain(|(cursor, _)| cursor.time < start.time);
             let (mut writer, live) = feed::open(limits, stretch.start);
             writer.append(stretch.events, start);
             (writer, live)
         }
-        Err(error) => {
-            info!("the log begins now: the last minute could not be read ({})", error.as_str());
+        outcome => {
+            let reason = outcome.err().map_or("lagging", |error| error.as_str());
+            info!("the log begins now: the last minute could not be read ({reason})");
             feed::open(limits, start)
         }
     }

@@ -1,26 +1,36 @@
 //! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
 
-use std::{io::Write, process::ExitCode};
+use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use corriente::{app::App, config::Config, telemetry::start_logging};
+use corriente::{
+    app::App,
+    config::Config,
+    telemetry::{LogFormat, start_logging},
+};
 use mongo_replica_set::{Options, ReplicaSet};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let config = Config::parse();
     start_logging(config.log_format);
-    match run(&config).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match run(&config).await {
+        Ok(()) => 0,
         Err(error) => {
             // `{:#}`: the sentence and its cause on one line.
-            eprintln!("corriente: {error:#}");
-            ExitCode::FAILURE
+            match config.log_format {
+                LogFormat::Text => eprintln!("corriente: {error:#}"),
+                LogFormat::Json => error!("{error:#}"),
+            }
+            1
         }
-    }
+    };
+    // Everything is stopped. Returning would have tokio cancel the driver's background tasks in any order, and some of
+    // them panic when another one is gone.
+    std::process::exit(code)
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
@@ -36,7 +46,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         Some(_) => None,
         None => {
             let options = Options { data_dir: Some(config.data_dir.clone()), ..Options::default() };
-            let start = ReplicaSet::start(options, |sentence| eprintln!("{sentence}"));
+            let start = ReplicaSet::start(options, |sentence| match config.log_format {
+                LogFormat::Text => eprintln!("{sentence}"),
+                LogFormat::Json => info!("{sentence}"),
+            });
             tokio::select! {
                 started = start => Some(started?),
                 () = &mut stop => return Ok(()),

@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    cursor::Cursor,
+    cursor::{BOUNDARY, Cursor},
     event::{Before, Event},
     feed::FeedWriter,
     mongo::{Batch, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
@@ -29,6 +29,9 @@ const STALE_SECS: u64 = 30;
 /// A stream that is open again within so many seconds was never away, as far as clients are told: elections and broken
 /// connections are everyday matters, and nothing is lost in them.
 const BLINK_SECS: u64 = 2;
+
+/// How long a gap is kept from clients for the indexes of a collection that is new, in seconds.
+const INDEX_SECS_WAITED: u64 = 2;
 
 /// What the watcher says of itself to everybody else. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -171,7 +174,12 @@ impl Watcher {
 
     fn append(&mut self, batch: Batch) {
         let Batch { events, position, resume } = batch;
-        let seen = seen_before(&events, self.position());
+        let known = self.position();
+        let seen = seen_before(&events, known);
+        // A stream that goes on after an event and has nothing new yet gives the boundary of that event's time, which lies
+        // before the event: who came back with it would be told again what it knows.
+        let is_behind = position.epoch == known.epoch && position.key == BOUNDARY && position.time <= known.time;
+        let position = if is_behind { known } else { position };
         let events = events.into_iter().skip(seen).map(|(cursor, event)| (cursor, self.count(event))).collect();
         self.writer.append(events, position);
         let size = self.writer.size();
@@ -226,6 +234,18 @@ impl Watcher {
             .ok()
     }
 
+    /// The collection behind a gap may be another one, made by somebody's insert: without our indexes no history can be
+    /// read. A small one has them before clients are told to reload; a large one goes on building them.
+    async fn prepare_indexes(&self) {
+        let deployment = self.deployment.clone();
+        let building = tokio::spawn(async move {
+            if let Err(error) = deployment.prepare_indexes().await {
+                error!("{error}");
+            }
+        });
+        let _ = timeout(Duration::from_secs(INDEX_SECS_WAITED), building).await;
+    }
+
     /// Opens the next stream, however long that takes.
     async fn reopen(&mut self) -> Changes {
         let mut tries: u32 = 0;
@@ -238,8 +258,10 @@ impl Watcher {
             match Changes::open(&self.deployment, &self.resume).await {
                 Ok(changes) => {
                     let start = changes.start();
-                    let is_gap = !matches!(self.resume, ResumePoint::After(_)) || start.epoch != self.position().epoch;
+                    // Going on by time is none: a collection that was made anew is told by its epoch.
+                    let is_gap = matches!(self.resume, ResumePoint::Now) || start.epoch != self.position().epoch;
                     if is_gap {
+                        self.prepare_indexes().await;
                         self.writer.gap(start);
                         warn!("the change stream could not be resumed; every client is told to reload");
                     } else {
@@ -292,7 +314,7 @@ fn back_off(tries: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::{BOUNDARY, ClusterTime};
+    use crate::cursor::ClusterTime;
 
     #[test]
     fn a_stream_that_goes_on_by_time_repeats_nothing_that_is_known() {

@@ -108,7 +108,20 @@ pub struct Ledger {
     /// How often each HTTP status was answered; 0 = no answer at all.
     pub answers: BTreeMap<u16, u64>,
     /// Answers that must not be, in words.
-    pub scandals: Vec<String>,
+    pub scandals: Vec<Finding>,
+}
+
+impl Ledger {
+    pub fn scandal(&mut self, words: String) {
+        found(&mut self.scandals, Instant::now(), words);
+    }
+}
+
+/// Something that was found, and when what it is about happened.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub at: Instant,
+    pub words: String,
 }
 
 /// What came out.
@@ -116,22 +129,22 @@ pub struct Ledger {
 pub struct Verdict {
     pub acknowledged: usize,
     /// Acknowledged, and not in the database.
-    pub lost: Vec<String>,
+    pub lost: Vec<Finding>,
     /// In the database, and not seen by a reader that should have.
-    pub unseen: Vec<String>,
+    pub unseen: Vec<Finding>,
     /// Seen, and never written or rolled back.
-    pub phantoms: Vec<String>,
+    pub phantoms: Vec<Finding>,
     /// Out of order: within a reader, between readers, or of one writer's connection.
-    pub reordered: Vec<String>,
+    pub reordered: Vec<Finding>,
     /// What a reader knows in the end is not what the database holds.
-    pub diverged: Vec<String>,
+    pub diverged: Vec<Finding>,
     /// Answers that must not be.
-    pub scandals: Vec<String>,
+    pub scandals: Vec<Finding>,
     /// Events that were told again, although nothing that the promise names explains it.
-    pub repeated: Vec<String>,
+    pub repeated: Vec<Finding>,
     /// Events told again that the reader had asked for: after a reload, or at the very time of its cursor.
     pub repeated_as_allowed: usize,
-    pub resets: Vec<String>,
+    pub resets: Vec<Finding>,
     pub reloads: usize,
     pub events: usize,
 }
@@ -159,8 +172,8 @@ impl fmt::Display for Verdict {
         ] {
             writeln!(f, "{word}: {}", list.len())?;
             // The first few say what kind of fault it is.
-            for line in list.iter().take(8) {
-                writeln!(f, "    {line}")?;
+            for finding in list.iter().take(8) {
+                writeln!(f, "    {}", finding.words)?;
             }
         }
         write!(f, "repeated as allowed: {}", self.repeated_as_allowed)
@@ -173,18 +186,23 @@ pub fn check(ledger: &Ledger, stored: &BTreeMap<String, Told>, readers: &[Reader
     check_ledger(&mut verdict, ledger, stored);
     for reader in readers {
         check_reader(&mut verdict, ledger, stored, reader);
-        check_knowledge(&mut verdict, stored, reader);
+        check_knowledge(&mut verdict, ledger, stored, reader);
         check_writers_order(&mut verdict, ledger, reader);
     }
     check_one_order(&mut verdict, readers);
     verdict
 }
 
+fn found(list: &mut Vec<Finding>, at: Instant, words: String) {
+    list.push(Finding { at, words });
+}
+
 fn check_ledger(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String, Told>) {
-    for sent in ledger.sent.iter().filter(|sent| sent.acknowledged.is_some()) {
+    for sent in &ledger.sent {
+        let Some(at) = sent.acknowledged else { continue };
         verdict.acknowledged += 1;
         if !stored.contains_key(&sent.id) && !ledger.deletes.contains(&sent.id) {
-            verdict.lost.push(format!("{} ({}) was acknowledged", sent.told.content, sent.id));
+            found(&mut verdict.lost, at, format!("{} ({}) was acknowledged", sent.told.content, sent.id));
         }
     }
 }
@@ -203,14 +221,15 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
     // Cursors of all events, with the number of the reload after which they were seen last.
     let mut told_after: HashMap<&str, usize> = HashMap::new();
     let mut reloads = 0;
-    for (_, seen) in &reader.seen {
+    for (at, seen) in &reader.seen {
+        let at = *at;
         match seen {
             Seen::Joined { after } => {
                 joined_at = Some(Place::parse(after));
                 connection = joined_at;
             }
             Seen::Reset { reason } => {
-                verdict.resets.push(format!("{name}: {reason}"));
+                found(&mut verdict.resets, at, format!("{name}: {reason}"));
                 connection = None;
             }
             Seen::Reloaded { messages, .. } => {
@@ -218,21 +237,21 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
                 verdict.reloads += 1;
                 newest = None;
                 for (id, told) in messages {
-                    expect_written(verdict, &written, name, id, told);
+                    expect_written(verdict, &written, (name, at), id, told);
                 }
             }
-            Seen::Moved { cursor } => expect_rise(verdict, name, &mut connection, cursor),
+            Seen::Moved { cursor } => expect_rise(verdict, (name, at), &mut connection, cursor),
             Seen::Message { cursor, .. } | Seen::Deleted { cursor, .. } => {
                 verdict.events += 1;
-                expect_rise(verdict, name, &mut connection, cursor);
+                expect_rise(verdict, (name, at), &mut connection, cursor);
                 if let Seen::Message { id, told, .. } = seen {
-                    expect_written(verdict, &written, name, id, told);
+                    expect_written(verdict, &written, (name, at), id, told);
                 }
                 let place = Place::parse(cursor);
                 match told_after.insert(cursor, reloads) {
                     None => match newest {
                         Some(newest) if newest.epoch == place.epoch && newest.time > place.time => {
-                            verdict.reordered.push(format!("{name}: {cursor} came after a later event"));
+                            found(&mut verdict.reordered, at, format!("{name}: {cursor} came after a later event"));
                         }
                         _ => newest = Some(place),
                     },
@@ -240,7 +259,7 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
                     Some(_) if joined_at.is_some_and(|joined| joined.key != 0 && joined.time == place.time) => {
                         verdict.repeated_as_allowed += 1;
                     }
-                    Some(_) => verdict.repeated.push(format!("{name}: {cursor}, joined at {joined_at:?}")),
+                    Some(_) => found(&mut verdict.repeated, at, format!("{name}: {cursor}, joined at {joined_at:x?}")),
                 }
             }
         }
@@ -250,39 +269,50 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
 fn expect_written(
     verdict: &mut Verdict,
     written: &HashMap<&str, Vec<&Told>>,
-    name: &str,
+    (name, at): (&str, Instant),
     id: &str,
     told: &Told,
 ) {
     if !written.get(id).is_some_and(|versions| versions.contains(&told)) {
-        verdict.phantoms.push(format!("{name}: {id} as {:?}, which nobody wrote", told.content));
+        found(&mut verdict.phantoms, at, format!("{name}: {id} as {:?}, which nobody wrote", told.content));
     }
 }
 
 /// (T, I) never falls within a connection, nor below the cursor that it was opened with.
-fn expect_rise(verdict: &mut Verdict, name: &str, connection: &mut Option<Place>, cursor: &str) {
+fn expect_rise(verdict: &mut Verdict, (name, at): (&str, Instant), connection: &mut Option<Place>, cursor: &str) {
     let place = Place::parse(cursor);
     if let Some(before) = connection.filter(|before| before.epoch == place.epoch && before.time > place.time) {
-        verdict.reordered.push(format!("{name}: the cursor fell from {before:x?} to {cursor}"));
+        found(&mut verdict.reordered, at, format!("{name}: the cursor fell from {before:x?} to {cursor}"));
     }
     *connection = Some(place);
 }
 
 /// The fold of what a reader saw is what the database holds.
-fn check_knowledge(verdict: &mut Verdict, stored: &BTreeMap<String, Told>, reader: &ReaderLog) {
+fn check_knowledge(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String, Told>, reader: &ReaderLog) {
     let name = &reader.name;
+    let now = Instant::now();
+    let sent_at =
+        |id: &str| ledger.sent.iter().find(|sent| sent.id == id).and_then(|sent| sent.acknowledged).unwrap_or(now);
     for (id, told) in stored.iter().filter(|(_, told)| reader.follows(&told.room)) {
         match reader.known.get(id) {
-            None => verdict.unseen.push(format!("{name}: {} ({id})", told.content)),
+            None => found(&mut verdict.unseen, sent_at(id), format!("{name}: {} ({id})", told.content)),
             Some(known) if known != told => {
-                verdict.diverged.push(format!("{name}: {id} is {:?}, not {:?}", known.content, told.content));
+                found(
+                    &mut verdict.diverged,
+                    sent_at(id),
+                    format!("{name}: {id} is {:?}, not {:?}", known.content, told.content),
+                );
             }
             Some(_) => {}
         }
     }
     for (id, known) in &reader.known {
         if !stored.get(id).is_some_and(|told| reader.follows(&told.room)) {
-            verdict.diverged.push(format!("{name}: knows {id} ({:?}), which is not there", known.content));
+            found(
+                &mut verdict.diverged,
+                sent_at(id),
+                format!("{name}: knows {id} ({:?}), which is not there", known.content),
+            );
         }
     }
 }
@@ -297,7 +327,7 @@ fn check_writers_order(verdict: &mut Verdict, ledger: &Ledger, reader: &ReaderLo
     }
     let mut newest: HashMap<(&str, u64), usize> = HashMap::new();
     let mut met: HashSet<&str> = HashSet::new();
-    for (_, seen) in &reader.seen {
+    for (at, seen) in &reader.seen {
         let Seen::Message { id, .. } = seen else { continue };
         if !met.insert(id) {
             continue;
@@ -306,7 +336,11 @@ fn check_writers_order(verdict: &mut Verdict, ledger: &Ledger, reader: &ReaderLo
             let newest = newest.entry((writer, *connection)).or_default();
             if *newest > *number {
                 let content = &ledger.sent[*number].told.content;
-                verdict.reordered.push(format!("{}: {content} came after a later one of its sender", reader.name));
+                found(
+                    &mut verdict.reordered,
+                    *at,
+                    format!("{}: {content} came after a later one of its sender", reader.name),
+                );
             }
             *newest = (*newest).max(*number);
         }
@@ -339,9 +373,17 @@ fn check_one_order(verdict: &mut Verdict, readers: &[ReaderLog]) {
                     list.iter().copied().filter(|key| of.contains(key)).collect()
                 };
                 if common(one, other) != common(other, one) {
-                    verdict.reordered.push(format!("two readers saw {time:x?} in different orders"));
+                    found(
+                        &mut verdict.reordered,
+                        Instant::now(),
+                        format!("two readers saw {time:x?} in different orders"),
+                    );
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;

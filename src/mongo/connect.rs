@@ -113,7 +113,11 @@ impl Deployment {
     }
 
     pub(super) fn saw(&self, time: SignedTime) {
-        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(time);
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        // A replay may read from a node that lags behind; what is known does not become older by that.
+        if newest.as_ref().is_none_or(|newest| newest.time < time.time) {
+            *newest = Some(time);
+        }
     }
 
     pub(super) fn newest_time(&self) -> Option<SignedTime> {
@@ -129,7 +133,7 @@ impl Deployment {
 /// When the deployment can not be used; see [`ConnectError`]. Takes about 5 s to say that nothing answers.
 pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Result<Deployment, ConnectError> {
     let mut options =
-        ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri { reason: uri_fault(&error) })?;
+        ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })?;
     options.app_name.get_or_insert_with(|| "corriente".into());
     options.server_selection_timeout = Some(Duration::from_secs(SERVER_SELECTION_SECS));
     options.connect_timeout.get_or_insert(Duration::from_secs(CONNECT_SECS));
@@ -143,7 +147,7 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let name = database.or(options.default_database.as_deref()).unwrap_or("corriente").to_owned();
     let client = |options: &ClientOptions| {
-        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri { reason: uri_fault(&error) })
+        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })
     };
     let (requests, streams, replays) = (client(&options)?, client(&options)?, client(&options)?);
     let version = check(&requests, &hosts).await?;
@@ -201,22 +205,38 @@ fn refused(hosts: String, error: &Error) -> ConnectError {
 }
 
 /// What is wrong with a URI. The driver's sentence may quote parts of it, and a URI holds the password, so
-/// only sentences about name resolution, which quote host names alone, are passed on.
-fn uri_fault(error: &Error) -> String {
+/// only sentences that quote nothing but hosts are passed on.
+fn uri_fault(uri: &str, error: &Error) -> String {
     match &*error.kind {
-        ErrorKind::DnsResolve { message, .. } => message.clone(),
-        ErrorKind::InvalidArgument { message, .. } if !message.contains('@') && !message.contains("://") => {
-            message.clone()
-        }
+        ErrorKind::DnsResolve { .. } => "its host name could not be looked up in the DNS as mongodb+srv asks".into(),
+        ErrorKind::InvalidArgument { message, .. } if !quotes_a_secret(message, uri) => message.clone(),
         _ => "it does not parse as a MongoDB connection string".into(),
     }
+}
+
+/// Whether `message` has a word of what may be secret in `uri`: of anything before the last `@`, which is where the
+/// password is also when it should have been escaped, and of the values of options.
+fn quotes_a_secret(message: &str, uri: &str) -> bool {
+    fn words(text: &str) -> impl Iterator<Item = &str> {
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+    }
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let options = rest.split_once('?').map_or("", |(_, options)| options);
+    let values = options.split('&').filter_map(|option| option.split_once('=')).flat_map(|(_, value)| words(value));
+    let secrets: Vec<&str> = words(credentials).chain(values).collect();
+    words(message).any(|word| secrets.contains(&word))
 }
 
 /// The driver's error as one line. Its `Display` is a dump of structures; the parts that a person needs are
 /// picked here.
 pub(super) fn sentence_of(error: &Error) -> String {
     let text = match &*error.kind {
-        ErrorKind::Command(command) => format!("{} (code {})", command.message, command.code),
+        ErrorKind::Command(command) => {
+            // 13 Unauthorized goes on with the whole command.
+            let message = command.message.split(" to execute command").next().unwrap_or_default();
+            format!("{message} (code {})", command.code)
+        }
         ErrorKind::Authentication { message, .. } => message.clone(),
         ErrorKind::ServerSelection { message, .. } => innermost(message),
         ErrorKind::Io(io) => io.to_string(),
@@ -225,13 +245,15 @@ pub(super) fn sentence_of(error: &Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A failed server selection lists every server with its error. The first of them says enough.
+/// A failed server selection lists every server with its error. The first of them says enough; without one, no
+/// server has said anything, or the driver has sorted out all of them as not being of the set.
 fn innermost(message: &str) -> String {
-    match message.split_once("Error: ") {
-        Some((_, rest)) => {
-            let end = rest.find([',', '}', ']']).unwrap_or(rest.len());
-            rest[..end].trim_start_matches("Kind: ").to_owned()
-        }
-        None => message.to_owned(),
+    let until = |text: &str, end: &[char]| text[..text.find(end).unwrap_or(text.len())].trim().to_owned();
+    if let Some((_, rest)) = message.split_once("Error: ") {
+        return until(rest, &[',', '}', ']']).trim_start_matches("Kind: ").to_owned();
+    }
+    match message.split_once("Set Name: ") {
+        Some((_, rest)) => format!("no member of the replica set {} answers there", until(rest, &[',', '}'])),
+        None => "nothing answers there".into(),
     }
 }

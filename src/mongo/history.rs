@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession, Collection,
-    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
     error::{Error, ErrorKind},
     options::Hint,
 };
@@ -123,13 +123,18 @@ impl History {
         limit: usize,
         before: Option<&Before>,
     ) -> Result<Page, ReadError> {
-        let mut rows = self.rows(session, scope, limit, before).await?;
-        let has_more = match rows.last() {
-            Some(last) if rows.len() == limit => self.has_older(session, scope, &last.place).await?,
-            _ => rows.len() > limit,
-        };
+        let passed = before.map_or(0, |before| before.passed);
+        let mut rows = self.rows(session, scope, passed + limit, before).await?;
+        rows.drain(..passed.min(rows.len()));
+        let is_full = rows.len() >= limit;
+        let has_surely_more = rows.len() > limit;
         rows.truncate(limit);
-        let before = rows.last().filter(|_| has_more).map(|row| row.place.clone());
+        let places: Vec<Before> = rows.iter().map(|row| row.place.clone()).collect();
+        let next = Before::after(before, &places).filter(|_| is_full);
+        let before = match next {
+            Some(next) if has_surely_more || self.has_older(session, scope, &next).await? => Some(next),
+            _ => None,
+        };
         let mut messages: Vec<Message> = rows.iter().filter_map(|row| decode(&row.document).ok()).collect();
         messages.reverse();
         Ok(Page { messages, before })
@@ -165,9 +170,9 @@ impl History {
     }
 
     async fn has_older(&self, session: &mut ClientSession, scope: &Scope, place: &Before) -> Result<bool, ReadError> {
-        let older = Some(place);
-        Ok(!self.dated(session, scope, 1, older).await?.is_empty()
-            || !self.undated(session, scope, 1, older, None).await?.is_empty())
+        let wanted = place.passed + 1;
+        let dated = self.dated(session, scope, wanted, Some(place)).await?.len();
+        Ok(dated == wanted || dated + self.undated(session, scope, wanted, Some(place), None).await?.len() >= wanted)
     }
 
     /// Documents with a field `date`, newest first. Those of the very millisecond of `before` are asked for first, by
@@ -239,9 +244,7 @@ impl History {
         let mut rows = Vec::new();
         let mut documents = cursor.stream(session);
         while let Some(document) = documents.try_next().await? {
-            if let Some(place) = place_of(&document) {
-                rows.push(Row { place, document });
-            }
+            rows.push(Row { place: place_of(&document), document });
         }
         Ok(rows)
     }
@@ -271,13 +274,14 @@ impl History {
     }
 }
 
-fn place_of(document: &RawDocument) -> Option<Before> {
-    let id = document.get("_id").ok()??;
+fn place_of(document: &RawDocument) -> Before {
+    // An `_id` that can not be read stands beside a date: without one only ObjectIds are looked at.
+    let id = document.get("_id").ok().flatten();
     let millis = match document.get("date").ok().flatten() {
-        Some(mongodb::bson::RawBsonRef::DateTime(date)) => date.timestamp_millis(),
-        _ => id.as_object_id()?.timestamp().timestamp_millis(),
+        Some(RawBsonRef::DateTime(date)) => date.timestamp_millis(),
+        _ => id.and_then(RawBsonRef::as_object_id).map_or(0, |id| id.timestamp().timestamp_millis()),
     };
-    Some(Before::document(millis, id))
+    Before::document(millis, id)
 }
 
 /// The merged order of the two scans. Within each scan MongoDB has put equal dates in the order of their ids, which

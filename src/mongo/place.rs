@@ -7,9 +7,12 @@ use mongodb::bson::{Bson, RawBson, RawBsonRef, oid::ObjectId};
 
 use super::id::{from_value_bytes, hex, to_value_bytes, unhex};
 
-/// The largest `_id` that a token spells out, in bytes. After a larger one (which is no valid message) a page goes
-/// on at the next older millisecond.
+/// The largest `_id` that a token spells out, in bytes. A larger one, or one of bytes that can not be read, is that of
+/// no valid message; a token then counts how many documents it lies after the last place that can be spelt out.
 const ID_BYTES_MAX: usize = 1_024;
+/// The most documents that a token counts. When more such ids stand in a row, all of one millisecond, a page goes on
+/// at the next older millisecond, so that nobody can make a page cost more than this.
+const PASSED_MAX: usize = 1_000;
 
 /// "Older than this place": opaque to clients, URL-safe.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,13 +21,32 @@ pub struct Before {
     pub(super) millis: i64,
     /// `None`: older than everything at `millis`.
     pub(super) id: Option<Bson>,
+    /// So many documents after that place were passed already.
+    pub(super) passed: usize,
 }
 
 impl Before {
-    pub(super) fn document(millis: i64, id: RawBsonRef<'_>) -> Self {
-        let (_, bytes) = to_value_bytes(id);
-        let id = (bytes.len() <= ID_BYTES_MAX).then(|| Bson::try_from(id).ok()).flatten();
-        Self { millis, id }
+    /// Older than a document; without its `_id` when that can not be spelt out.
+    pub(super) fn document(millis: i64, id: Option<RawBsonRef<'_>>) -> Self {
+        let id = id.filter(|id| to_value_bytes(*id).1.len() <= ID_BYTES_MAX).and_then(|id| Bson::try_from(id).ok());
+        Self { millis, id, passed: 0 }
+    }
+
+    /// The place after the last of `places`, which are those of documents that follow `before`.
+    pub(super) fn after<'a>(before: Option<&'a Self>, places: &'a [Self]) -> Option<Self> {
+        let last = places.last()?;
+        let newest = Self { millis: i64::MAX, id: None, passed: 0 };
+        let (spelt, passed) = match places.iter().rposition(|place| place.id.is_some()) {
+            Some(at) => (&places[at], places.len() - 1 - at),
+            None => {
+                let spelt = before.unwrap_or(&newest);
+                (spelt, spelt.passed + places.len())
+            }
+        };
+        match passed {
+            0..=PASSED_MAX => Some(Self { passed, ..spelt.clone() }),
+            _ => Some(Self { passed: 0, ..last.clone() }),
+        }
     }
 
     /// Where the `_id` sorts among ObjectIds, in MongoDB's order of types
@@ -87,6 +109,9 @@ impl fmt::Display for Before {
             let (kind, bytes) = to_value_bytes(id.as_raw_bson_ref());
             write!(f, "-{kind:02x}{}", hex(&bytes))?;
         }
+        if self.passed > 0 {
+            write!(f, ".{}", self.passed)?;
+        }
         Ok(())
     }
 }
@@ -101,6 +126,10 @@ impl FromStr for Before {
 
     fn from_str(text: &str) -> Result<Self, InvalidBefore> {
         let read = || {
+            let (text, passed) = match text.split_once('.') {
+                Some((text, passed)) => (text, passed.parse().ok().filter(|passed| *passed <= PASSED_MAX)?),
+                None => (text, 0),
+            };
             let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
             let millis = text.get(..16).filter(|digits| hex(digits))?;
             let millis = u64::from_str_radix(millis, 16).ok()? as i64;
@@ -113,7 +142,7 @@ impl FromStr for Before {
                 }
                 _ => return None,
             };
-            Some(Self { millis, id })
+            Some(Self { millis, id, passed })
         };
         read().ok_or(InvalidBefore)
     }
@@ -135,14 +164,25 @@ mod tests {
             Some(Bson::Document(doc! { "a": 1 })),
             Some(Bson::Boolean(false)),
         ] {
-            let before = Before { millis: -62_135_596_800_000, id };
+            let before = Before { millis: -62_135_596_800_000, id, passed: 0 };
+            assert_eq!(before.to_string().parse(), Ok(before.clone()));
+            let before = Before { passed: 7, ..before };
             assert_eq!(before.to_string().parse(), Ok(before));
         }
     }
 
     #[test]
     fn garbage_is_no_token() {
-        for garbage in ["", "x", "-", "0000000000000000-", "0000000000000000-02ff", "000000000000000g", "é"] {
+        for garbage in [
+            "",
+            "x",
+            "-",
+            "0000000000000000-",
+            "0000000000000000-02ff",
+            "000000000000000g",
+            "é",
+            "0000000000000000.1001",
+        ] {
             assert_eq!(garbage.parse::<Before>(), Err(InvalidBefore), "{garbage}");
         }
         assert!("0".repeat(1_000_000).parse::<Before>().is_err());
@@ -151,7 +191,7 @@ mod tests {
     #[test]
     fn object_ids_are_cut_where_the_merged_order_is() {
         let oid = |seconds: i64| first_object_id_of(seconds).unwrap();
-        let bound = |millis, id| Before { millis, id }.object_id_bound();
+        let bound = |millis, id| Before { millis, id, passed: 0 }.object_id_bound();
         assert_eq!(bound(5_500, None), Some(oid(6)));
         assert_eq!(bound(5_000, None), Some(oid(5)));
         assert_eq!(bound(5_000, Some(Bson::Int32(1))), Some(oid(5)), "numbers sort before ObjectIds");

@@ -82,10 +82,25 @@ impl History {
     async fn next_room(&self, session: &mut ClientSession, after: &str) -> Result<Option<String>, Error> {
         let mut filter = to_nobody();
         filter.insert("room", doc! { "$gt": after });
-        let find = self.collection.find(filter).sort(doc! { "room": 1 }).limit(1);
-        let mut cursor = find.hint(Hint::Keys(room_key())).session(&mut *session).await?;
-        let found = cursor.stream(session).try_next().await?;
-        Ok(found.and_then(|document| document.get_str("room").ok().map(str::to_owned)))
+        // The first one says it, unless its name is of bytes that are no text. Such a name can not be given back, to go
+        // on after it, so that its documents are read until another room begins.
+        for limit in [1, 0] {
+            let find = self.collection.find(filter.clone()).sort(doc! { "room": 1 }).limit(limit);
+            let find = find.projection(doc! { "_id": 0, "room": 1 }).hint(Hint::Keys(room_key()));
+            let mut cursor = find.session(&mut *session).await?;
+            let mut documents = cursor.stream(session);
+            let mut is_end = true;
+            while let Some(document) = documents.try_next().await? {
+                is_end = false;
+                if let Ok(name) = document.get_str("room") {
+                    return Ok(Some(name.to_owned()));
+                }
+            }
+            if is_end {
+                break;
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -83,9 +83,22 @@ impl Deployment {
                 self.requests.run_command(command).await.map_err(refused("changing its options"))?;
             }
         }
+        self.build_indexes().await
+    }
+
+    /// Builds the indexes of the collection, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::prepare_collection`].
+    pub async fn prepare_indexes(&self) -> Result<(), SchemaError> {
+        let found = self.find_collection().await.map_err(|error| self.refused("looking for it", &error))?;
+        if found.is_some() { self.build_indexes().await } else { Ok(()) }
+    }
+
+    async fn build_indexes(&self) -> Result<(), SchemaError> {
         let collection = self.requests.collection::<Document>(&self.collection);
         match timeout(Duration::from_secs(INDEX_SECS_MAX), collection.create_indexes(indexes())).await {
-            Ok(created) => created.map(|_| ()).map_err(refused("building its indexes")),
+            Ok(created) => created.map(|_| ()).map_err(|error| self.refused("building its indexes", &error)),
             Err(_) => Err(SchemaError::Slow { collection: self.namespace(), secs: INDEX_SECS_MAX }),
         }
     }

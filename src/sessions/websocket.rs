@@ -148,6 +148,8 @@ struct Session {
     inserting: Option<Inserting>,
     waiting: VecDeque<(Option<String>, NewMessage)>,
     heard_at: Instant,
+    /// What the subscription gave out is not all written yet.
+    is_telling: bool,
 }
 
 type Inserting = BoxFuture<'static, (Option<String>, Result<Inserted, InsertError>)>;
@@ -173,7 +175,15 @@ impl From<Error> for End {
 
 impl Session {
     fn new(socket: WebSocketStream<Upgraded>, subscription: Subscription, sessions: Sessions) -> Self {
-        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), heard_at: Instant::now() }
+        Self {
+            socket,
+            subscription,
+            sessions,
+            inserting: None,
+            waiting: VecDeque::new(),
+            heard_at: Instant::now(),
+            is_telling: false,
+        }
     }
 
     async fn run(mut self) {
@@ -187,8 +197,9 @@ impl Session {
         if let End::Close(close) = end {
             debug!("closing a session: {close:?}");
             let goodbye = async {
-                if close == Close::Restart {
-                    // The place to come back with, also for a client that got nothing for a while.
+                if close == Close::Restart && !self.is_telling {
+                    // The place to come back with, also for a client that got nothing for a while. Not for one that was
+                    // cut off in the middle: the position is beyond what it was told.
                     let _ = self.tell_position().await;
                 }
                 self.socket.close(Some(close.frame())).await?;
@@ -236,6 +247,7 @@ impl Session {
             if outputs.is_empty() {
                 return Ok(());
             }
+            self.is_telling = true;
             let mut bytes = 0;
             for output in outputs {
                 let frame = match &output {
@@ -254,6 +266,7 @@ impl Session {
                 }
             }
             self.flush().await?;
+            self.is_telling = false;
         }
     }
 

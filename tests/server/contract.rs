@@ -24,13 +24,8 @@ impl Case {
         Self { document: raw(document), content, breaks }
     }
 
-    /// With bytes that are no UTF-8 where the marker stands.
     fn no_utf8(document: &Document, breaks: Option<&'static str>) -> Self {
-        let case = Self::new(document, breaks);
-        let mut bytes = case.document.into_bytes();
-        let at = bytes.windows(3).position(|window| window == b"@@@").expect("the marker");
-        bytes[at..at + 3].copy_from_slice(b"\xff\xc0\x80");
-        Self { document: RawDocumentBuf::from_bytes(bytes).unwrap(), ..case }
+        Self { document: no_utf8(document, 0), ..Self::new(document, breaks) }
     }
 }
 
@@ -104,7 +99,10 @@ async fn skip_what_is_broken(flags: &[&str]) {
     messages.update_one(doc! { "_id": small }, doc! { "$set": { "content": "grown", "extra": &big } }).await.unwrap();
     follower.expect_next_content("small").await;
     assert_eq!(follower.expect("updated").await["message"]["content"], "grown");
-    messages.update_one(doc! { "_id": small }, doc! { "$set": { "content": &big[..14 << 20], "extra": 1 } }).await.unwrap();
+    messages
+        .update_one(doc! { "_id": small }, doc! { "$set": { "content": &big[..14 << 20], "extra": 1 } })
+        .await
+        .unwrap();
     let gone = follower.expect("deleted").await;
     assert_eq!(gone["id"], small.to_hex());
     server.fetch(&format!("/api/messages/{}", small.to_hex())).await.expect_problem(404, "not-found");
@@ -118,7 +116,7 @@ async fn skip_what_is_broken(flags: &[&str]) {
 }
 
 /// Inserts documents as they are: the driver's own `insert_many` would look into them, and find that some are no UTF-8.
-async fn insert_raw(database: &mongodb::Database, documents: impl Iterator<Item = &RawDocumentBuf>) {
+pub async fn insert_raw(database: &mongodb::Database, documents: impl Iterator<Item = &RawDocumentBuf>) {
     // A command, too, is at most 16 MB, and one of the documents is nearly that.
     const BATCH_BYTES_MAX: usize = 1 << 20;
     let mut documents = documents.peekable();
@@ -147,17 +145,32 @@ fn cases() -> Vec<Case> {
     let deep = (0..100).fold(Bson::Int32(1), |inner, _| Bson::Document(doc! { "a": inner }));
     let reserved = "x".repeat(65);
     let table: Vec<(Option<&'static str>, Vec<Document>)> = vec![
-        (Some("content"), fields("content", ["".into(), Bson::Null, 5.into(), true.into(), Bson::Array(vec!["x".into()])])),
-        (Some("content"), fields("content", ["x".repeat(4_001).into(), "ñ".repeat(4_001).into(), "x".repeat(15 << 20).into()])),
+        (
+            Some("content"),
+            fields("content", ["".into(), Bson::Null, 5.into(), true.into(), Bson::Array(vec!["x".into()])]),
+        ),
+        (
+            Some("content"),
+            fields("content", ["x".repeat(4_001).into(), "ñ".repeat(4_001).into(), "x".repeat(15 << 20).into()]),
+        ),
         (Some("content"), vec![without("content"), doc! {}]),
-        (Some("sender"), fields("sender", ["".into(), Bson::Null, 5.into(), " Ana".into(), "Ana ".into(), not_nfc.into()])),
-        (Some("sender"), fields("sender", [reserved.clone().into(), "a\u{0}b".into(), "a\u{202e}b".into(), "a\nb".into()])),
+        (
+            Some("sender"),
+            fields("sender", ["".into(), Bson::Null, 5.into(), " Ana".into(), "Ana ".into(), not_nfc.into()]),
+        ),
+        (
+            Some("sender"),
+            fields("sender", [reserved.clone().into(), "a\u{0}b".into(), "a\u{202e}b".into(), "a\nb".into()]),
+        ),
         (Some("sender"), vec![without("sender")]),
         (Some("recipient"), fields("recipient", [1.5.into(), " ".into(), not_nfc.into(), reserved.clone().into()])),
         (Some("recipient"), fields("recipient", ["\u{0}".into(), doc! { "$gt": "" }.into(), false.into()])),
         (Some("room"), fields("room", ["..".into(), "a/../b".into(), "system.x".into(), " x".into(), 7.into()])),
         (Some("room"), fields("room", [reserved.into(), not_nfc.into(), doc! { "$gt": "" }.into(), "\u{0}".into()])),
-        (Some("date"), fields("date", ["2026-01-01".into(), f64::NAN.into(), 1_700_000_000_000_i64.into(), false.into()])),
+        (
+            Some("date"),
+            fields("date", ["2026-01-01".into(), f64::NAN.into(), 1_700_000_000_000_i64.into(), false.into()]),
+        ),
         (Some("date"), fields("date", [far(first - 1), far(last + 1), far(i64::MAX), far(i64::MIN)])),
         (Some("date"), fields("date", [Bson::Timestamp(Timestamp { time: 1_700_000_000, increment: 1 })])),
         (Some("date"), vec![doc! { "_id": 77, "content": "no time at all", "sender": "Ana" }]),
@@ -166,19 +179,34 @@ fn cases() -> Vec<Case> {
         (Some("id"), vec![id(binary(vec![1; 257], BinarySubtype::Generic)), id(doc! { "a": "x".repeat(300) }.into())]),
         // What keeps the contract, however strange.
         (None, vec![id(7.into()), id((1_i64 << 53).into()), id(((1_i64 << 53) + 1).into()), id(i64::MAX.into())]),
-        (None, vec![id(0.5.into()), id((-0.0).into()), id(1e300.into()), id(f64::NAN.into()), id(f64::INFINITY.into())]),
+        (
+            None,
+            vec![id(0.5.into()), id((-0.0).into()), id(1e300.into()), id(f64::NAN.into()), id(f64::INFINITY.into())],
+        ),
         (None, vec![id("".into()), id("ñ/?#%00".into()), id("a\u{0}b".into()), id("x".repeat(256).into())]),
         (None, vec![id("65a1b2c3d4e5f60718293a4b".into()), id("-s61".into()), id(Bson::Null), id(Bson::MinKey)]),
-        (None, vec![id(doc! { "b": 1, "a": { "c": "x" } }.into()), id(doc! {}.into()), id(doc! { "a": [1, 2] }.into())]),
+        (
+            None,
+            vec![id(doc! { "b": 1, "a": { "c": "x" } }.into()), id(doc! {}.into()), id(doc! { "a": [1, 2] }.into())],
+        ),
         (None, vec![id(true.into()), id(false.into()), id(far(-1)), id(far(1)), id(Bson::MaxKey)]),
         (None, vec![id(binary(vec![1, 2], BinarySubtype::Generic)), id(binary(vec![], BinarySubtype::Generic))]),
-        (None, vec![id(binary(vec![9; 16], BinarySubtype::Uuid)), id(binary(vec![1, 2], BinarySubtype::UserDefined(200)))]),
+        (
+            None,
+            vec![id(binary(vec![9; 16], BinarySubtype::Uuid)), id(binary(vec![1, 2], BinarySubtype::UserDefined(200)))],
+        ),
         (None, vec![id(Bson::Timestamp(Timestamp { time: 7, increment: 8 })), id(Bson::Symbol("s".into()))]),
         (None, vec![id(Bson::Decimal128("1.50".parse().unwrap()))]),
         (None, vec![without("date"), with("date", Bson::Null), with("date", far(first)), with("date", far(last))]),
         (None, fields("content", ["a\u{0}b".into(), " ".into(), "x".repeat(4_000).into(), "😀".repeat(4_000).into()])),
         (None, fields("recipient", ["".into(), Bson::Null, "Luis".into(), "👩‍👩‍👧".into()])),
-        (None, fields("room", ["".into(), Bson::Null, "a/b".into(), "...".into(), "система".into(), "n".repeat(64).into()])),
+        (
+            None,
+            fields(
+                "room",
+                ["".into(), Bson::Null, "a/b".into(), "...".into(), "система".into(), "n".repeat(64).into()],
+            ),
+        ),
         (None, vec![with("extra", deep), with("__v", 0.into()), with("language", 5.into())]),
         (None, vec![with("big", "x".repeat(15 << 20).into())]),
     ];
@@ -238,8 +266,16 @@ fn without(field: &str) -> Document {
     document
 }
 
-fn raw(document: &Document) -> RawDocumentBuf {
+pub fn raw(document: &Document) -> RawDocumentBuf {
     RawDocumentBuf::try_from(document).unwrap()
+}
+
+/// With three bytes that are no UTF-8, different for each `n`, where the marker `@@@` stands.
+pub fn no_utf8(document: &Document, n: i32) -> RawDocumentBuf {
+    let mut bytes = raw(document).into_bytes();
+    let at = bytes.windows(3).position(|window| window == b"@@@").expect("the marker");
+    bytes[at..at + 3].copy_from_slice(&[0xff, 0xc0 | (n >> 6 & 0x3f) as u8, 0xc0 | (n & 0x3f) as u8]);
+    RawDocumentBuf::from_bytes(bytes).unwrap()
 }
 
 #[tokio::test]
@@ -438,4 +474,32 @@ async fn on_a_collection_of_others_nothing_but_indexes_changes_unless_asked() {
         server.say("general", "hola").await;
         server.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_room_whose_name_can_not_be_read_hides_no_other() {
+    let database = FreshDatabase::with_collection().await;
+    let in_room = |room: &str| with("room", room.into());
+    let mut documents: Vec<_> = ["a", "b", "c", "x", "z", "ñ"].map(|room| raw(&in_room(room))).into();
+    for before in ["b", "x", "ñ"] {
+        documents.extend((0..70).map(|n| no_utf8(&in_room(&format!("{before}@@@")), n)));
+    }
+    // Names that are texts and no names of rooms.
+    documents.extend((0..70).map(|n| raw(&in_room(&format!(" {n}")))));
+    insert_raw(&database, documents.iter()).await;
+    let server = TestServer::start_on(database.name(), &[]).await;
+    for limit in [1, 2, 100] {
+        let (mut names, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = server.fetch(&format!("/api/rooms?limit={limit}{after}")).await.json();
+            let rooms = page["rooms"].as_array().unwrap_or_else(|| panic!("{page}"));
+            names.extend(rooms.iter().map(|room| room["room"].as_str().unwrap().to_owned()));
+            match page["after"].as_str() {
+                Some(name) => after = format!("&after={name}"),
+                None => break,
+            }
+        }
+        assert_eq!(names, ["a", "b", "c", "x", "z", "ñ"], "in pages of {limit}");
+    }
+    server.stop().await;
 }

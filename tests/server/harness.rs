@@ -45,14 +45,19 @@ pub async fn mongo() -> Arc<ReplicaSet> {
 /// A database that nobody uses yet, for what must stand in it before a server starts. Keeps its mongod alive.
 pub struct FreshDatabase {
     database: Database,
-    _mongo: Arc<ReplicaSet>,
+    mongo: Arc<ReplicaSet>,
 }
 
 impl FreshDatabase {
     pub async fn new() -> Self {
         let mongo = mongo().await;
         let client = Client::with_uri_str(mongo.uri()).await.expect("a client");
-        Self { database: client.database(&format!("test_{}", ObjectId::new().to_hex())), _mongo: mongo }
+        Self { database: client.database(&format!("test_{}", ObjectId::new().to_hex())), mongo }
+    }
+
+    /// Where it is, for other programs.
+    pub fn uri(&self) -> &str {
+        self.mongo.uri()
     }
 
     /// With a collection that somebody else made: without validator and pre-images.
@@ -89,7 +94,6 @@ pub struct TestServer {
     /// The database, as any other program sees it.
     pub database: Database,
     pub mongo: Arc<ReplicaSet>,
-    pub config: Config,
     app: Option<App>,
     http: reqwest::Client,
 }
@@ -116,7 +120,6 @@ impl TestServer {
             url: app.url(),
             database: client.database(database),
             mongo,
-            config,
             app: Some(app),
             http: reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
@@ -135,10 +138,6 @@ impl TestServer {
     /// The collection as any other program sees it.
     pub fn messages(&self) -> Collection<Document> {
         self.database.collection("messages")
-    }
-
-    pub fn http(&self) -> &reqwest::Client {
-        &self.http
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -188,9 +187,7 @@ impl TestServer {
 
     /// Opens a WebSocket with this query.
     pub async fn join(&self, query: &str) -> Follower {
-        let url = format!("{}/ws?{query}", self.url.replacen("http", "ws", 1));
-        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
-        Follower { socket }
+        Follower::join(&self.url, query).await
     }
 }
 
@@ -245,6 +242,13 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// Opens a WebSocket with this query at the server of this URL.
+    pub async fn join(url: &str, query: &str) -> Self {
+        let url = format!("{}/ws?{query}", url.replacen("http", "ws", 1));
+        let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
+        Self { socket }
+    }
+
     /// The next frame of the protocol; `None` when the server has closed.
     pub async fn next(&mut self) -> Option<Value> {
         let next = async {

@@ -1,10 +1,15 @@
 //! The server as its users meet it: a real mongod, real sockets, one database per test.
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
+mod binary;
 mod contract;
+mod faults;
 mod follow;
 mod harness;
 mod input;
 mod openapi;
+mod paging;
+mod programs;
 mod recover;
 mod rest;
+mod writers;

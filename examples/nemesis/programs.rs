@@ -1,0 +1,133 @@
+//! The servers: real programs with addresses that stay, which are killed, stopped and started again.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+/// How long a start may take, in seconds: MongoDB may be away, and a server without it gives up and is started again.
+const START_SECS_MAX: u64 = 90;
+/// How long a server may take to stop when it is told to, in seconds: this is promised.
+const STOP_SECS_MAX: u64 = 10;
+
+/// One server.
+pub struct Program {
+    pub url: String,
+    binary: PathBuf,
+    args: Vec<String>,
+    log: PathBuf,
+    life: Mutex<Life>,
+}
+
+#[derive(Default)]
+struct Life {
+    child: Option<Child>,
+    peak_kib: u64,
+}
+
+/// Builds the server in the profile of this example, and says where it is.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let profile = here.parent().and_then(Path::parent).context("the example lies in target/PROFILE/examples")?;
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["build", "--bin", "corriente"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    ensure!(cargo.status()?.success(), "the server does not build");
+    Ok(profile.join("corriente"))
+}
+
+impl Program {
+    /// Starts a server on `port`.
+    pub async fn start(binary: &Path, uri: &str, port: u16, log: PathBuf) -> anyhow::Result<Self> {
+        let args = ["--mongodb-uri", uri, "--port", &port.to_string()].map(str::to_owned).to_vec();
+        let url = format!("http://127.0.0.1:{port}");
+        let program = Self { url, binary: binary.to_owned(), args, log, life: Mutex::default() };
+        program.restart().await?;
+        Ok(program)
+    }
+
+    /// Starts it, as a supervisor does: again and again until it listens.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(START_SECS_MAX);
+        let mut life = self.life.lock().await;
+        loop {
+            life.note_peak();
+            let log: File = OpenOptions::new().create(true).append(true).open(&self.log)?;
+            let child = Command::new(&self.binary)
+                .args(&self.args)
+                .env("RUST_LOG", "info")
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .kill_on_drop(true)
+                .spawn();
+            let mut child = child.with_context(|| format!("{} does not start", self.binary.display()))?;
+            let mut lines = BufReader::new(child.stdout.take().context("its stdout")?).lines();
+            while let Some(line) = lines.next_line().await? {
+                if line.starts_with("listening on ") {
+                    life.child = Some(child);
+                    return Ok(());
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("{} has not come up within {START_SECS_MAX} s; see {}", self.url, self.log.display());
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&self) {
+        let mut life = self.life.lock().await;
+        life.note_peak();
+        if let Some(mut child) = life.child.take() {
+            let _ = child.kill().await;
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        let mut life = self.life.lock().await;
+        life.note_peak();
+        let Some(mut child) = life.child.take() else {
+            return Ok(());
+        };
+        let pid = child.id().context("it has ended by itself")?.to_string();
+        ensure!(Command::new("kill").args(["-TERM", &pid]).status().await?.success(), "it can not be told to stop");
+        let Ok(ended) = timeout(Duration::from_secs(STOP_SECS_MAX), child.wait()).await else {
+            bail!("{} has not stopped within {STOP_SECS_MAX} s", self.url);
+        };
+        let status = ended?;
+        ensure!(status.success(), "{} ended with {status}", self.url);
+        Ok(())
+    }
+
+    /// The most memory that it had, over all its lives, in KiB.
+    pub async fn peak_kib(&self) -> u64 {
+        let mut life = self.life.lock().await;
+        life.note_peak();
+        life.peak_kib
+    }
+}
+
+impl Life {
+    fn note_peak(&mut self) {
+        let Some(pid) = self.child.as_ref().and_then(Child::id) else {
+            return;
+        };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+        self.peak_kib = self.peak_kib.max(peak.unwrap_or_default());
+    }
+}
