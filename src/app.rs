@@ -27,6 +27,8 @@ use crate::{
 /// wait within it, and short enough that the database can be stopped within five seconds of the signal.
 const STOP_SECS_MAX: u64 = 4;
 
+/// How long MongoDB may take to be connected to and to say what it is, in seconds.
+const CONNECT_SECS_MAX: u64 = 15;
 /// How much of the past the log begins with, in seconds, and how long reading it may delay the start, in milliseconds.
 const PREWARM_SECS: u32 = 60;
 const PREWARM_MILLIS_MAX: u64 = 1_000;
@@ -34,6 +36,7 @@ const PREWARM_MILLIS_MAX: u64 = 1_000;
 /// A running server.
 pub struct App {
     address: SocketAddr,
+    database: String,
     stop: CancellationToken,
     sessions: TaskTracker,
     stop_max: Duration,
@@ -49,10 +52,14 @@ impl App {
     /// One sentence for a person: MongoDB can not be used, the collection can not be made ready, the address is taken.
     pub async fn start(config: &Config, uri: &str) -> anyhow::Result<Self> {
         let metrics = Metrics::default();
-        let deployment = connect(uri, config.database.as_deref(), &config.collection).await?;
+        let connecting = connect(uri, config.database.as_deref(), &config.collection);
+        let deployment = timeout(Duration::from_secs(CONNECT_SECS_MAX), connecting).await.map_err(|_| {
+            anyhow!("MongoDB did not answer within {CONNECT_SECS_MAX} s; check that it runs and is not overloaded")
+        })??;
         info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
         deployment.prepare_collection(config.schema_options()).await?;
 
+        let database = deployment.database().to_owned();
         let changes = Changes::open(&deployment, &ResumePoint::Now).await?;
         let (writer, live) = prewarmed(&deployment, config, changes.start()).await;
         let (watcher, status) = Watcher::new(deployment.clone(), writer, changes.start(), metrics.clone());
@@ -91,12 +98,17 @@ impl App {
             stop.clone().cancelled_owned(),
             Some(stop_max),
         );
-        Ok(Self { address, stop, sessions: tasks, stop_max, server: tokio::spawn(server), watcher })
+        Ok(Self { address, database, stop, sessions: tasks, stop_max, server: tokio::spawn(server), watcher })
     }
 
     /// Where the server answers.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The database that the messages are in.
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     /// Runs until `signal`, then stops: no new connections, sessions closed with 1012, inserts under way finished.
@@ -109,9 +121,7 @@ impl App {
             outcome = &mut self.watcher => Err(anyhow!("the watcher ended, so nothing would reach a client: {outcome:?}")),
             outcome = &mut self.server => Err(anyhow!("the HTTP server ended: {outcome:?}")),
         };
-        if ended.is_ok() {
-            self.stop().await;
-        }
+        self.stop().await;
         ended
     }
 
@@ -143,11 +153,11 @@ async fn prewarmed(deployment: &Deployment, config: &Config, start: Cursor) -> (
         patience: Duration::from_millis(PREWARM_MILLIS_MAX),
     };
     let from = ClusterTime { seconds: start.time.seconds.saturating_sub(PREWARM_SECS), increment: 0 };
-    let outcome = deployment.changes_between(from, start, bounds).await;
-    if let Ok(stretch) = &outcome { eprintln!("PREWARM end {} start {}", stretch.end, start); } else { eprintln!("PREWARM err"); }
-    match outcome {
+    // The start of an idle stream lies one beyond the newest change.
+    let newest = ClusterTime { increment: start.time.increment.saturating_sub(1), ..start.time };
+    match deployment.changes_between(from, start, bounds).await {
         // A node that lags behind may not have come to the start: the log would be silent about what lies between.
-        Ok(mut stretch) if stretch.end.time >= start.time => {
+        Ok(mut stretch) if stretch.end.time >= newest => {
             // What the live stream will bring itself begins at its start.
             stretch.events.retain(|(cursor, _)| cursor.time < start.time);
             let (mut writer, live) = feed::open(limits, stretch.start);

@@ -1,6 +1,10 @@
 //! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
 
-use std::io::Write;
+use std::{
+    collections::VecDeque,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
@@ -42,7 +46,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     });
-    let embedded = match &config.mongodb_uri {
+    let given_uri = config.mongodb_uri.as_deref().filter(|uri| !uri.is_empty());
+    let embedded = match given_uri {
         Some(_) => None,
         None => {
             let options = Options { data_dir: Some(config.data_dir.clone()), ..Options::default() };
@@ -56,8 +61,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             }
         }
     };
-    let uri = match (&config.mongodb_uri, &embedded) {
-        (Some(uri), _) => uri.as_str(),
+    let uri = match (given_uri, &embedded) {
+        (Some(uri), _) => uri,
         (None, Some(embedded)) => embedded.uri(),
         (None, None) => unreachable!("one of the two was made above"),
     };
@@ -81,11 +86,14 @@ async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Outpu
     };
     // Two lines for programs that start this one; a closed stdout is their choice and no reason to end.
     let mut stdout = std::io::stdout();
-    let _ = writeln!(stdout, "mongodb: {}", without_credentials(uri));
+    let _ = writeln!(stdout, "mongodb: {}", for_others(uri, app.database()));
     let _ = writeln!(stdout, "listening on {}", app.url());
     let _ = stdout.flush();
     app.run_until(stop).await
 }
+
+/// See [`keep_running`].
+const RESTARTS_PER_MINUTE_MAX: usize = 5;
 
 /// Starts the embedded MongoDB again whenever it ends by itself or is killed: clients stay connected meanwhile, as
 /// with any other MongoDB that comes back. Returns when that fails.
@@ -93,8 +101,15 @@ async fn keep_running(embedded: Option<&ReplicaSet>) -> anyhow::Error {
     let Some(embedded) = embedded else {
         return std::future::pending().await;
     };
+    let mut ends = VecDeque::new();
     loop {
         let end = embedded.unexpected_end().await;
+        // One that ends again and again (a full disk, say) is not helped by starting it for ever.
+        ends.push_back(Instant::now());
+        ends.retain(|at: &Instant| at.elapsed() < Duration::from_secs(60));
+        if ends.len() > RESTARTS_PER_MINUTE_MAX {
+            return anyhow!(end).context("the embedded MongoDB ends again and again");
+        }
         warn!("{end}; starting it again");
         if let Err(error) = embedded.restart(0).await {
             return anyhow!(error).context("the embedded MongoDB ended and could not be started again");
@@ -102,30 +117,44 @@ async fn keep_running(embedded: Option<&ReplicaSet>) -> anyhow::Error {
     }
 }
 
-/// The URI without `user:password@`.
-fn without_credentials(uri: &str) -> String {
-    match uri.split_once("://") {
-        Some((scheme, rest)) => {
-            let authority = rest.find(['/', '?']).unwrap_or(rest.len());
-            let hosts = rest[..authority].rsplit_once('@').map_or(&rest[..authority], |(_, hosts)| hosts);
-            format!("{scheme}://{hosts}{}", &rest[authority..])
-        }
-        None => String::new(),
+/// What another program on this network needs of the URI: hosts, database, and how to reach them. Never credentials,
+/// which may stand in options too.
+fn for_others(uri: &str, database: &str) -> String {
+    const SHOWN_OPTIONS: [&str; 6] = ["replicaset", "directconnection", "tls", "ssl", "loadbalanced", "authsource"];
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", uri));
+    // A password may have any of the characters that end a part of the URI, so the last `@` counts.
+    let (has_credentials, rest) = rest.rsplit_once('@').map_or((false, rest), |(_, rest)| (true, rest));
+    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let (hosts, given_database) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_shown = |option: &&str| {
+        option.split_once('=').is_some_and(|(name, _)| SHOWN_OPTIONS.contains(&name.to_ascii_lowercase().as_str()))
+    };
+    let mut options: Vec<&str> = options.split('&').filter(is_shown).collect();
+    // Credentials are looked for in the database of the URI, if it names one, which is the messages' from here on.
+    let source = format!("authSource={}", if given_database.is_empty() { "admin" } else { given_database });
+    if has_credentials && !options.iter().any(|option| option.to_ascii_lowercase().starts_with("authsource=")) {
+        options.push(&source);
     }
+    let question = if options.is_empty() { "" } else { "?" };
+    format!("{scheme}://{hosts}/{database}{question}{}", options.join("&"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::without_credentials;
+    use super::for_others;
 
     #[test]
-    fn credentials_are_not_printed() {
+    fn others_are_told_where_the_messages_are_and_no_secret() {
         for (uri, printed) in [
-            ("mongodb://u:p@h1,h2/db?replicaSet=rs0", "mongodb://h1,h2/db?replicaSet=rs0"),
-            ("mongodb+srv://u:p%40x@c.example.net", "mongodb+srv://c.example.net"),
-            ("mongodb://h/?authSource=a@b", "mongodb://h/?authSource=a@b"),
+            ("mongodb://u:p@h1,h2/db?replicaSet=rs0", "mongodb://h1,h2/chat?replicaSet=rs0&authSource=db"),
+            ("mongodb+srv://u:p%40x@c.example.net", "mongodb+srv://c.example.net/chat?authSource=admin"),
+            ("mongodb://u:p?x@h:1/?authSource=other", "mongodb://h:1/chat?authSource=other"),
+            (
+                "mongodb://h/?tls=true&authMechanismProperties=TOKEN:s&replicaSet=r",
+                "mongodb://h/chat?tls=true&replicaSet=r",
+            ),
         ] {
-            assert_eq!(without_credentials(uri), printed);
+            assert_eq!(for_others(uri, "chat"), printed);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -252,10 +252,18 @@ impl Watcher {
         let broke_at = Instant::now();
         loop {
             sleep(back_off(tries)).await;
-            if broke_at.elapsed() > Duration::from_secs(BLINK_SECS) {
-                self.tell(Told::CatchingUp);
-            }
-            match Changes::open(&self.deployment, &self.resume).await {
+            let opened = {
+                let opening = Changes::open(&self.deployment, &self.resume);
+                tokio::pin!(opening);
+                tokio::select! {
+                    opened = &mut opening => opened,
+                    () = sleep_until(broke_at + Duration::from_secs(BLINK_SECS)) => {
+                        self.tell(Told::CatchingUp);
+                        opening.await
+                    }
+                }
+            };
+            match opened {
                 Ok(changes) => {
                     let start = changes.start();
                     // Going on by time is none: a collection that was made anew is told by its epoch.

@@ -31,27 +31,32 @@ impl Entry {
         self.frames[change as usize].get_or_init(encode).clone()
     }
 
-    /// The memory that this entry can come to hold, in bytes, counted when it is appended: its texts once as
-    /// an event and once more in each frame that readers may ask for. An estimate from above, so that the
-    /// log's bound holds whatever is encoded later.
+    /// The memory that this entry can come to hold, in bytes, counted when it is appended: its texts once as an event and
+    /// once more, as JSON, in each frame that readers may ask for. From above, so that the log's bound holds whatever is
+    /// encoded later.
     pub(super) fn bytes_max(&self) -> usize {
-        const FRAME_OVERHEAD_BYTES: usize = 400;
-        const PLACES_BYTES: usize = 3 * size_of::<u64>();
+        const FRAME_OVERHEAD_BYTES: usize = 600;
+        const TOPIC_BYTES: usize = 150;
         let Some(event) = &self.event else {
             return size_of::<Self>();
         };
-        let topics: usize = event.topics_before().iter().map(|_| 100).sum();
-        let (text, frames) = match &event.after {
-            // JSON escapes a character of one byte as six at worst; counting that for every message would waste
-            // most of the log, so the factor is that of ordinary text with quotes and line ends.
-            Some(message) => (message.content.len() + 200, 2),
-            None => (0, 1),
+        let id = event.id.as_str().len();
+        let (text, json) = match &event.after {
+            Some(message) => (message.content.len() + 300, json_bytes(&message.content)),
+            None => (0, 0),
         };
-        size_of::<Self>()
-            + PLACES_BYTES
-            + topics
-            + event.id.as_str().len()
-            + text
-            + frames * (text + FRAME_OVERHEAD_BYTES)
+        // A message is told as `created` and as `updated`; `deleted` has no text.
+        let frames = Change::ALL.len() * (FRAME_OVERHEAD_BYTES + id) + 2 * json;
+        size_of::<Self>() + event.topics().len() * TOPIC_BYTES + id + text + frames
     }
+}
+
+/// How many bytes a text takes in JSON: control characters take six, quotes and backslashes two.
+fn json_bytes(text: &str) -> usize {
+    let of_byte = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    text.bytes().map(of_byte).sum()
 }

@@ -308,7 +308,7 @@ mod tests {
     }
 
     fn log(entries_max: usize) -> Log {
-        Log::new(LogLimits { entries_max, bytes_max: 1 << 20 }, at(100, BOUNDARY))
+        Log::new(LogLimits { entries_max, bytes_max: 1 << 24 }, at(100, BOUNDARY))
     }
 
     /// Cursors of what a reader of `topics` finds from the place of `cursor` on.

@@ -27,7 +27,7 @@ use crate::{
 const AWAIT_SECS: u64 = 1;
 /// How long an answer may take in all, in seconds: the driver has no socket timeout, so a server that was
 /// stopped would hold the stream for ever.
-const ANSWER_SECS_MAX: u64 = 10;
+const ANSWER_SECS_MAX: u64 = 5;
 
 /// Where to begin.
 #[derive(Debug, Clone)]
@@ -36,18 +36,23 @@ pub enum ResumePoint {
     Now,
     /// After everything that came with this point.
     After(Resume),
-    /// With the changes of this time.
+    /// With the changes of this time, of whichever collection there is.
     At(ClusterTime),
 }
 
 /// MongoDB's resume token. Good for this pipeline only.
 #[derive(Debug, Clone)]
-pub struct Resume(pub(super) Document);
+pub struct Resume {
+    pub(super) token: Document,
+    epoch: u32,
+}
 
 /// One open change stream. Must be read from one task and never be dropped within [`Changes::next`] to be used again.
 pub struct Changes {
     cursor: RawBatchCursor,
     deployment: Deployment,
+    /// Edits come with what the document was after them.
+    has_images: bool,
     epoch: u32,
     start: Cursor,
     position: Cursor,
@@ -106,7 +111,7 @@ impl Changes {
     /// from which nothing is missed.
     ///
     /// # Errors
-    /// See [`OpenError`]. Takes at most about ten seconds.
+    /// See [`OpenError`]. Takes at most about five seconds.
     pub async fn open(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
         Self::open_awaiting(deployment, from, Duration::from_secs(AWAIT_SECS)).await
     }
@@ -123,12 +128,12 @@ impl Changes {
     }
 
     async fn open_now(deployment: &Deployment, from: &ResumePoint, patience: Duration) -> Result<Self, OpenError> {
-        let images = match deployment.find_collection().await {
-            Ok(found) => found.is_some_and(|found| found.images),
+        let has_images = match deployment.find_collection().await {
+            Ok(found) => found.is_some_and(|found| found.images) && deployment.trusts_images(),
             Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
         };
         let collection = deployment.streams.collection::<Document>(&deployment.collection);
-        let aggregate = collection.aggregate(pipeline(from, images)).max_await_time(patience).batch();
+        let aggregate = collection.aggregate(pipeline(from, has_images)).max_await_time(patience).batch();
         let mut cursor = aggregate.await.map_err(|error| match StreamError::of(&error) {
             StreamError::Lost(reason) => OpenError::Lost(reason),
             StreamError::Refused(reason) => OpenError::Refused(reason),
@@ -141,9 +146,16 @@ impl Changes {
         let is_missing = found.is_none();
         let uuid = found.map(|found| found.uuid).unwrap_or_default();
         let epoch = Cursor::epoch_of(&uuid);
+        if let ResumePoint::After(resume) = from
+            && resume.epoch != epoch
+        {
+            // What this stream would begin with is of the collection that is gone, under the epoch of the new one.
+            return Err(OpenError::Lost("the collection is another one".into()));
+        }
         let mut changes = Self {
             cursor,
             deployment: deployment.clone(),
+            has_images,
             epoch,
             start: Cursor::boundary(epoch, ClusterTime::default()),
             position: Cursor::boundary(epoch, ClusterTime::default()),
@@ -167,6 +179,11 @@ impl Changes {
         };
         changes.first = Some(first);
         Ok(changes)
+    }
+
+    /// Whether the first answer, which came with the opening, was taken.
+    pub(super) fn is_read(&self) -> bool {
+        self.first.is_none()
     }
 
     /// The place of the stream after what was read of it.
@@ -209,6 +226,11 @@ impl Changes {
                 return Err(StreamError::Invalidated);
             }
             let cursor = self.cursor_of(change).ok_or_else(|| broken("a resume token"))?;
+            if self.misses_image(change) {
+                // Whoever reads on gets the documents as they are now instead.
+                self.deployment.distrust_images();
+                return Err(StreamError::Broken("MongoDB no longer keeps what documents were after an edit".into()));
+            }
             if let Some(event) = self.event_of(change) {
                 events.push((cursor, event));
             }
@@ -229,8 +251,17 @@ impl Changes {
         Ok(Batch {
             events,
             position: self.position,
-            resume: resume.and_then(|token| deserialize_from_slice(token.as_bytes()).ok()).map(Resume),
+            resume: resume
+                .and_then(|token| deserialize_from_slice(token.as_bytes()).ok())
+                .map(|token| Resume { token, epoch: self.epoch }),
         })
+    }
+
+    /// An edit without what the document was after it: the collection's images were switched off, or have expired, or
+    /// were not on yet when it was made. Without images asked for, that means instead that the document is gone.
+    fn misses_image(&self, change: &RawDocument) -> bool {
+        let is_edit = matches!(change.get_str("operationType"), Ok("update" | "replace"));
+        self.has_images && is_edit && !matches!(change.get("fullDocument"), Ok(Some(RawBsonRef::Document(_))) | Err(_))
     }
 
     fn cursor_of(&self, change: &RawDocument) -> Option<Cursor> {
@@ -300,8 +331,9 @@ impl StreamError {
     fn of(error: &Error) -> Self {
         let reason = sentence_of(error);
         match &*error.kind {
-            // ChangeStreamHistoryLost.
-            ErrorKind::Command(command) if command.code == 286 => StreamError::Lost(reason),
+            // ChangeStreamHistoryLost, and BSONObjectTooLarge: an event that no answer can hold (an `_id` of megabytes, which
+            // its token repeats) would stop the stream at this place for ever.
+            ErrorKind::Command(command) if matches!(command.code, 286 | 10334) => StreamError::Lost(reason),
             // ChangeStreamFatalError and InvalidResumeToken.
             ErrorKind::Command(command) if matches!(command.code, 280 | 260) => StreamError::Refused(reason),
             _ => StreamError::Broken(reason),

@@ -1,7 +1,10 @@
 //! Opens a MongoDB deployment, and says in one sentence what is wrong with it and what to do.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,8 @@ use mongodb::{
 const SERVER_SELECTION_SECS: u64 = 5;
 /// How long one TCP (and TLS) connection may take to open.
 const CONNECT_SECS: u64 = 5;
+/// The most connections that each of our clients opens to a server. More requests than that wait for one.
+const CONNECTIONS_MAX: u32 = 64;
 /// The first MongoDB that has what we use: `changeStreamPreAndPostImages`, and `$in` in partial indexes.
 const OLDEST_MAJOR: u32 = 6;
 
@@ -34,6 +39,8 @@ pub struct Deployment {
     /// The newest signed cluster time that the streams have seen. The two clients do not share what they learn, and
     /// a node refuses to wait for a time of which it has no signed word.
     newest: Arc<RwLock<Option<SignedTime>>>,
+    /// The collection was seen to keep images and not to have one.
+    images_are_missing: Arc<AtomicBool>,
     /// The hosts, for log lines: never credentials.
     pub hosts: String,
     /// MongoDB's version, for the log.
@@ -112,6 +119,19 @@ impl Deployment {
         Self { streams: self.replays.clone(), ..self.clone() }
     }
 
+    /// The name of the database.
+    pub fn database(&self) -> &str {
+        self.requests.name()
+    }
+
+    pub(super) fn trusts_images(&self) -> bool {
+        !self.images_are_missing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn distrust_images(&self) {
+        self.images_are_missing.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn saw(&self, time: SignedTime) {
         let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         // A replay may read from a node that lags behind; what is known does not become older by that.
@@ -141,6 +161,9 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
     // what is read is on a majority too. Retries are the driver's, and are safe for inserts (it numbers them).
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     options.read_concern = Some(ReadConcern::majority());
+    // Everything is read where it is written: cursors, epochs and pages are compared with each other.
+    options.selection_criteria = None;
+    options.max_pool_size = Some(CONNECTIONS_MAX);
     options.retry_writes = Some(true);
     options.retry_reads = Some(true);
 
@@ -157,6 +180,7 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
         replays: replays.database(&name),
         collection: collection.to_owned(),
         newest: Arc::default(),
+        images_are_missing: Arc::default(),
         hosts,
         version,
     })
@@ -225,7 +249,8 @@ fn quotes_a_secret(message: &str, uri: &str) -> bool {
     let options = rest.split_once('?').map_or("", |(_, options)| options);
     let values = options.split('&').filter_map(|option| option.split_once('=')).flat_map(|(_, value)| words(value));
     let secrets: Vec<&str> = words(credentials).chain(values).collect();
-    words(message).any(|word| secrets.contains(&word))
+    // A password without its `@` is read as a port, and quoted as one.
+    message.contains("port") || words(message).any(|word| secrets.contains(&word))
 }
 
 /// The driver's error as one line. Its `Display` is a dump of structures; the parts that a person needs are

@@ -235,12 +235,19 @@ impl History {
         sort: Document,
         limit: usize,
     ) -> Result<Vec<Row>, ReadError> {
-        let find = self.collection.find(filter).sort(sort).limit(limit as i64).projection(projection());
-        let mut find = find.max_time(Duration::from_secs(READ_SECS_MAX));
-        if let Some(key) = scope.index() {
-            find = find.hint(Hint::Keys(key));
-        }
-        let mut cursor = find.session(&mut *session).await?;
+        let find = |hint: Option<Document>| {
+            let find = self.collection.find(filter.clone()).sort(sort.clone()).limit(limit as i64);
+            let find = find.projection(projection()).max_time(Duration::from_secs(READ_SECS_MAX));
+            match hint {
+                Some(key) => find.hint(Hint::Keys(key)),
+                None => find,
+            }
+        };
+        let mut cursor = match find(scope.index()).session(&mut *session).await {
+            // Somebody dropped our index (Mongoose's `syncIndexes` does): slowly is better than not at all.
+            Err(error) if is_missing_index(&error) => find(None).session(&mut *session).await?,
+            found => found?,
+        };
         let mut rows = Vec::new();
         let mut documents = cursor.stream(session);
         while let Some(document) = documents.try_next().await? {
@@ -272,6 +279,11 @@ impl History {
             .await
             .unwrap_or_else(|_| Err(ReadError { reason: format!("no answer within {READ_SECS_MAX} s") }))
     }
+}
+
+/// 2 BadValue: "hint provided does not correspond to an existing index".
+pub(super) fn is_missing_index(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Command(command) if command.code == 2 && command.message.contains("hint"))
 }
 
 fn place_of(document: &RawDocument) -> Before {

@@ -39,6 +39,8 @@ pub(super) fn id_of(value: RawBsonRef<'_>) -> Option<MessageId> {
         RawBsonRef::Timestamp(time) => format!("zt{:08x}{:08x}", time.time, time.increment),
         other => {
             let bytes = value_bytes(other)?;
+            // What can not be read back is no id that anybody could ask for.
+            from_value_bytes(other.element_type() as u8, &bytes)?;
             let before_object_ids = matches!(
                 other.element_type(),
                 ElementType::MinKey
@@ -55,8 +57,15 @@ pub(super) fn id_of(value: RawBsonRef<'_>) -> Option<MessageId> {
     Some(MessageId::from_text_form(text))
 }
 
+/// The longest text that [`id_of`] makes: a tag, a type and [`ID_BYTES_MAX`] bytes in hexadecimal digits.
+const TEXT_BYTES_MAX: usize = 16 + 2 * ID_BYTES_MAX;
+
 /// The `_id` that has this text form, or `None` if there is none.
 pub(super) fn bson_of(text: &str) -> Option<Bson> {
+    // Before anything is read: a longer text could hold documents so deep that reading them overflows the stack.
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
     if text.len() == 24 && MessageId::parse_object_id(text).is_some() {
         return ObjectId::parse_str(text).ok().map(Bson::ObjectId);
     }
@@ -103,6 +112,10 @@ fn document_with(value: RawBsonRef<'_>) -> Vec<u8> {
 
 /// The value of BSON type `kind` with these bytes, if they are one.
 pub(super) fn from_value_bytes(kind: u8, value: &[u8]) -> Option<Bson> {
+    // MongoDB itself can not compare with Undefined, which is long deprecated.
+    if kind == ElementType::Undefined as u8 {
+        return None;
+    }
     let length = i32::try_from(value.len() + 7).ok()?;
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend([kind, 0]);
@@ -266,7 +279,10 @@ mod tests {
     fn an_oversize_id_has_no_text_and_garbage_has_no_id() {
         let long = RawBson::String("x".repeat(ID_BYTES_MAX + 1));
         assert!(id_of(long.as_raw_bson_ref()).is_none());
-        for garbage in ["", "-", "-n", "-nzz", "zb7", "-d0z", "-d03ff", "zz", "é", "-s0", "$ne", "../x"] {
+        let deep = format!("-d03{}", "10000000030000".repeat(2_000));
+        for garbage in
+            [deep.as_str(), "-d06", "", "-", "-n", "-nzz", "zb7", "-d0z", "-d03ff", "zz", "é", "-s0", "$ne", "../x"]
+        {
             assert_eq!(bson_of(garbage), None, "{garbage}");
         }
     }

@@ -144,6 +144,9 @@ impl Inserter {
                 is_new: true,
             }),
             Err(error) => match write_error_code(&error) {
+                Some(11000) if !is_about_id(&error) => Err(InsertError::Refused {
+                    reason: "a unique index of the collection has these values already".into(),
+                }),
                 Some(11000) => self.compare_with_stored(new, id).await,
                 Some(121) => {
                     Err(InsertError::Refused { reason: "the collection's validator does not accept it".into() })
@@ -172,6 +175,14 @@ impl Inserter {
         let now = Utc::now().timestamp_millis();
         let millis = self.newest_millis.fetch_max(now, Ordering::Relaxed).max(now);
         DateTime::from_timestamp_millis(millis).unwrap_or_default()
+    }
+}
+
+/// Whether a duplicate key is that of `_id`, and not of an index that somebody else made.
+fn is_about_id(error: &Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(error)) => error.message.contains("index: _id_"),
+        _ => true,
     }
 }
 

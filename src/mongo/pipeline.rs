@@ -5,7 +5,7 @@
 
 use mongodb::bson::{Document, doc};
 
-use super::changes::{Resume, ResumePoint};
+use super::changes::ResumePoint;
 use crate::message::CONTENT_CHARS_MAX;
 
 /// A collection with images says exactly what a document was before and after an event. Without them MongoDB looks
@@ -14,11 +14,12 @@ pub(super) fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
     let mut stream = if images {
         doc! { "fullDocument": "whenAvailable", "fullDocumentBeforeChange": "whenAvailable" }
     } else {
-        doc! { "fullDocument": "updateLookup" }
+        // Pre-images there may still be.
+        doc! { "fullDocument": "updateLookup", "fullDocumentBeforeChange": "whenAvailable" }
     };
     match from {
         ResumePoint::Now => None,
-        ResumePoint::After(Resume(token)) => stream.insert("resumeAfter", token.clone()),
+        ResumePoint::After(resume) => stream.insert("resumeAfter", resume.token.clone()),
         ResumePoint::At(time) => stream.insert("startAtOperationTime", super::timestamp(*time)),
     };
     let updated = |field: &str| {

@@ -28,7 +28,10 @@ pub struct Before {
 impl Before {
     /// Older than a document; without its `_id` when that can not be spelt out.
     pub(super) fn document(millis: i64, id: Option<RawBsonRef<'_>>) -> Self {
-        let id = id.filter(|id| to_value_bytes(*id).1.len() <= ID_BYTES_MAX).and_then(|id| Bson::try_from(id).ok());
+        let id = id.and_then(|id| {
+            let (kind, bytes) = to_value_bytes(id);
+            if bytes.len() <= ID_BYTES_MAX { from_value_bytes(kind, &bytes) } else { None }
+        });
         Self { millis, id, passed: 0 }
     }
 

@@ -1,10 +1,13 @@
 //! The rooms that there are: a walk over the index by name, one seek per room, however many messages it has.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use mongodb::{ClientSession, bson::doc, error::Error, options::Hint};
 
 use super::{
     History, ReadError, Scope,
+    history::is_missing_index,
     schema::{room_key, to_nobody},
 };
 use crate::{
@@ -85,9 +88,14 @@ impl History {
         // The first one says it, unless its name is of bytes that are no text. Such a name can not be given back, to go
         // on after it, so that its documents are read until another room begins.
         for limit in [1, 0] {
-            let find = self.collection.find(filter.clone()).sort(doc! { "room": 1 }).limit(limit);
-            let find = find.projection(doc! { "_id": 0, "room": 1 }).hint(Hint::Keys(room_key()));
-            let mut cursor = find.session(&mut *session).await?;
+            let find = || {
+                let find = self.collection.find(filter.clone()).sort(doc! { "room": 1 }).limit(limit);
+                find.projection(doc! { "_id": 0, "room": 1 }).max_time(SEEK_TIME_MAX)
+            };
+            let mut cursor = match find().hint(Hint::Keys(room_key())).session(&mut *session).await {
+                Err(error) if is_missing_index(&error) => find().session(&mut *session).await?,
+                found => found?,
+            };
             let mut documents = cursor.stream(session);
             let mut is_end = true;
             while let Some(document) = documents.try_next().await? {
@@ -104,9 +112,16 @@ impl History {
     }
 }
 
+/// How long one step of the walk may take.
+const SEEK_TIME_MAX: Duration = Duration::from_secs(2);
+/// How many names that break the contract one walk passes over. Behind more of them the list of rooms ends: they cost a
+/// step each, and anybody who writes into MongoDB can make any number of them.
+const INVALID_NAMES_MAX: usize = 100;
+
 /// A walk over the rooms by name.
 struct Walk {
     last: String,
+    invalid_names: usize,
     /// `general` also has the messages that name no room, which the index by name can not meet.
     general_is_due: bool,
 }
@@ -115,7 +130,7 @@ impl Walk {
     fn after(room: Option<&RoomName>) -> Self {
         let last = room.map(|room| room.as_str().to_owned()).unwrap_or_default();
         let general_is_due = last.as_str() < DEFAULT_ROOM;
-        Self { last, general_is_due }
+        Self { last, invalid_names: 0, general_is_due }
     }
 
     /// The next room whose name keeps the contract.
@@ -131,7 +146,8 @@ impl Walk {
             };
             let room = RoomName::parse(&name).ok();
             self.last = name;
-            if room.is_some() {
+            self.invalid_names += usize::from(room.is_none());
+            if room.is_some() || self.invalid_names > INVALID_NAMES_MAX {
                 return Ok(room);
             }
         }

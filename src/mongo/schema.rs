@@ -9,6 +9,7 @@ use mongodb::{
     options::IndexOptions,
 };
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::connect::{Deployment, sentence_of};
 use crate::message::{CONTENT_CHARS_MAX, NAME_CHARS_MAX};
@@ -97,10 +98,20 @@ impl Deployment {
 
     async fn build_indexes(&self) -> Result<(), SchemaError> {
         let collection = self.requests.collection::<Document>(&self.collection);
-        match timeout(Duration::from_secs(INDEX_SECS_MAX), collection.create_indexes(indexes())).await {
-            Ok(created) => created.map(|_| ()).map_err(|error| self.refused("building its indexes", &error)),
-            Err(_) => Err(SchemaError::Slow { collection: self.namespace(), secs: INDEX_SECS_MAX }),
-        }
+        let building = async {
+            for index in indexes() {
+                match collection.create_index(index).await {
+                    // 85 IndexOptionsConflict, 86 IndexKeySpecsConflict: an index like it is there under another name.
+                    Err(error) if has_code(&error, &[85, 86]) => {
+                        warn!("an index was not built, as there is one like it: {}", sentence_of(&error));
+                    }
+                    built => drop(built.map_err(|error| self.refused("building its indexes", &error))?),
+                }
+            }
+            Ok(())
+        };
+        let slow = SchemaError::Slow { collection: self.namespace(), secs: INDEX_SECS_MAX };
+        timeout(Duration::from_secs(INDEX_SECS_MAX), building).await.unwrap_or(Err(slow))
     }
 
     async fn create(&self) -> Result<(), Error> {
@@ -111,7 +122,7 @@ impl Deployment {
         command.extend(validation());
         match self.requests.run_command(command).await {
             // 48 NamespaceExists: another server process made it just now, in the same way.
-            Err(error) if matches!(&*error.kind, ErrorKind::Command(command) if command.code == 48) => Ok(()),
+            Err(error) if has_code(&error, &[48]) => Ok(()),
             other => other.map(|_| ()),
         }
     }
@@ -143,6 +154,10 @@ impl Deployment {
     fn refused(&self, step: &'static str, error: &Error) -> SchemaError {
         SchemaError::Refused { collection: self.namespace(), step, reason: sentence_of(error) }
     }
+}
+
+fn has_code(error: &Error, codes: &[i32]) -> bool {
+    matches!(&*error.kind, ErrorKind::Command(command) if codes.contains(&command.code))
 }
 
 /// Reads the UUID of a collection, whose binary subtype is not the generic one.

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     changes::{Changes, OpenError, ResumePoint, StreamError},
+    cluster_time,
     connect::Deployment,
 };
 use crate::{
@@ -67,7 +68,7 @@ impl StretchError {
 }
 
 impl Deployment {
-    /// Reads everything from the time `from` on until the stream has come to `until`, or to its end.
+    /// Reads everything from the time `from` on until the stream has come to `until`.
     ///
     /// # Errors
     /// See [`StretchError`]. What was read until then is of no use: it does not meet `until`.
@@ -102,14 +103,15 @@ impl Deployment {
             end: Cursor::boundary(until.epoch, from),
         };
         let mut bytes = 0;
-        for answers in 0_u64.. {
+        // The place of a stream that was just opened lies one beyond the newest change, where this one does not come.
+        let newest = self.newest_time().map_or(until.time, |newest| cluster_time(newest.time));
+        let last = until.time.min(newest);
+        // An empty answer is not the end: the node that answers may lag behind. The bound is the patience of the caller.
+        while changes.position().time < last || !changes.is_read() {
             let batch = changes.next().await.map_err(|error| match error {
                 StreamError::Broken(_) => StretchError::Failed,
                 _ => StretchError::Lost,
             })?;
-            // The first answer may be empty because MongoDB has not looked far enough yet; a later one is empty only at
-            // the end of the oplog.
-            let is_at_end = batch.events.is_empty() && answers > 0;
             for (cursor, event) in batch.events {
                 let event = event.ok();
                 let after = event.as_ref().and_then(|event| event.after.as_ref());
@@ -118,9 +120,6 @@ impl Deployment {
             }
             if stretch.events.len() > limits.events_max || bytes > limits.bytes_max {
                 return Err(StretchError::TooMuch);
-            }
-            if is_at_end || changes.position().time >= until.time {
-                break;
             }
         }
         if changes.position().time >= from {

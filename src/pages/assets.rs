@@ -19,7 +19,12 @@ pub fn static_files() -> impl Endpoint<Output = Response> {
 
 /// The module `client.js` alone, at a path of its own for pages of others.
 pub fn client_script() -> impl Endpoint<Output = Response> {
-    EmbeddedFileEndpoint::<Assets>::new("client.js").after(finish)
+    EmbeddedFileEndpoint::<Assets>::new("client.js").after(async |result| {
+        let mut response = finish(result).await?;
+        // A module of another origin is only imported when that origin says so.
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        Ok(response)
+    })
 }
 
 async fn finish(result: Result<Response>) -> Result<Response> {

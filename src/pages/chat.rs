@@ -1,7 +1,7 @@
 //! The page of a room or an inbox.
 
 use askama::Template;
-use futures::future::try_join;
+use futures::future::join;
 use poem::{
     Body, Response, Result, handler,
     http::{HeaderValue, StatusCode, header},
@@ -219,11 +219,13 @@ impl Pages {
         // comes once more over the stream, and nothing is missed.
         let cursor = self.status.position();
         let scope = place.scope();
-        let (page, rooms) = try_join(
+        let (page, rooms) = join(
             self.history.page(&scope, PAGE_MESSAGES, before, cursor.time),
             self.history.room_names(ROOMS_MAX, cursor.time),
         )
-        .await?;
+        .await;
+        // A page without its list of rooms is of use, a list without the page is not.
+        let (page, rooms) = (page?, rooms.unwrap_or_default());
         Ok(Conversation {
             // An older page is not live: between it and what is new, messages are missing.
             cursor: before.is_none().then(|| cursor.to_string()),

@@ -5,6 +5,8 @@
 
 mod close;
 mod frame;
+mod handshake;
+mod progress;
 mod subscription;
 mod websocket;
 

@@ -96,8 +96,7 @@ pub struct Subscription {
     phase: Phase,
     pending: VecDeque<Output>,
     is_ready: bool,
-    /// Replays since the client was live: on a server that is so busy that each ends before the log begins, a client
-    /// must not ask for ever.
+    /// Replays in a row that held nothing: a client must not ask for ever where each ends before the log begins.
     replays: u32,
 }
 
@@ -198,6 +197,7 @@ impl Subscription {
                     return vec![Output::Ready(self.reader.position())];
                 }
                 Reading::Entries(entries) if !entries.is_empty() => {
+                    self.replays = 0;
                     let told: Vec<Output> = entries.into_iter().filter_map(|entry| self.output_of(entry)).collect();
                     if !told.is_empty() {
                         return told;

@@ -3,13 +3,16 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt, future::BoxFuture};
+use futures::{SinkExt, StreamExt};
 use poem::{
     Request, Response, Upgraded, handler,
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     web::Data,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -24,6 +27,8 @@ use tracing::debug;
 use super::{
     close::Close,
     frame::{ClientFrame, FrameError, ServerFrame, event_frame},
+    handshake::{handshake_key, not_an_upgrade},
+    progress::{Life, Progress},
     subscription::{Interest, Output, Sources, Subscription},
 };
 use crate::{
@@ -38,12 +43,10 @@ use crate::{
 /// How often an idle client gets its position and a ping, in seconds: often enough for proxies, which cut
 /// connections that are silent for a minute.
 const KEEP_ALIVE_SECS: u64 = 25;
-/// After so long without a byte from or to the client, in seconds, it is gone or stuck.
-const SILENCE_SECS_MAX: u64 = 60;
+/// After so long without a sign of life of the client it is gone or stuck. A ping every 25 s asks for one.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a client that is told to go may take to read that, in seconds.
 const CLOSE_SECS_MAX: u64 = 1;
-/// How long the messages that a client sent before the end may take to be inserted, in seconds.
-const FINISH_SECS_MAX: u64 = 3;
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
 /// Messages of one socket that wait for their insert; when there are more, its frames are not read on.
@@ -96,7 +99,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<R
     let upgrade = request.take_upgrade().map_err(|_| not_an_upgrade())?;
     let sessions = sessions.clone();
     sessions.tasks.clone().spawn(async move {
-        let Ok(Ok(stream)) = timeout(Duration::from_secs(SILENCE_SECS_MAX), upgrade).await else {
+        let Ok(Ok(stream)) = timeout(SILENCE_MAX, upgrade).await else {
             return;
         };
         let config = WebSocketConfig::default()
@@ -106,9 +109,11 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<R
             .max_write_buffer_size(8 * WRITE_BYTES)
             .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
             .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX));
+        let stream = Progress::new(stream);
+        let life = stream.life();
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
         let _counted = Counted::connection(&sessions.metrics, "websocket");
-        Session::new(socket, subscription, sessions).run().await;
+        Session::new(socket, life, subscription, sessions).run().await;
     });
     Ok(Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -118,41 +123,22 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<R
         .finish())
 }
 
-/// The client's key, when the request is a handshake of RFC 6455.
-fn handshake_key(headers: &HeaderMap) -> Result<&str, Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let has_word = |name, word: &str| text(name).split(',').any(|part| part.trim().eq_ignore_ascii_case(word));
-    if !has_word(header::UPGRADE, "websocket") || !has_word(header::CONNECTION, "upgrade") {
-        return Err(not_an_upgrade());
-    }
-    if text(header::SEC_WEBSOCKET_VERSION) != "13" {
-        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13"));
-    }
-    match text(header::SEC_WEBSOCKET_KEY) {
-        // Sixteen bytes in base64.
-        key if key.len() == 24 => Ok(key),
-        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64")),
-    }
-}
-
-fn not_an_upgrade() -> Problem {
-    Problem::new(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket; connect with ws:// or wss://")
-}
-
 /// One socket.
 struct Session {
-    socket: WebSocketStream<Upgraded>,
+    socket: WebSocketStream<Progress<Upgraded>>,
     subscription: Subscription,
     sessions: Sessions,
     /// The insert under way: one at a time, so that two messages over one socket keep their order.
     inserting: Option<Inserting>,
     waiting: VecDeque<(Option<String>, NewMessage)>,
-    heard_at: Instant,
+    life: Life,
     /// What the subscription gave out is not all written yet.
     is_telling: bool,
 }
 
-type Inserting = BoxFuture<'static, (Option<String>, Result<Inserted, InsertError>)>;
+/// A task of its own, so that it goes on, and gives back its connection to MongoDB, also while the session waits for a
+/// client that does not read.
+type Inserting = JoinHandle<(Option<String>, Result<Inserted, InsertError>)>;
 
 /// Why a session ends.
 enum End {
@@ -174,16 +160,13 @@ impl From<Error> for End {
 }
 
 impl Session {
-    fn new(socket: WebSocketStream<Upgraded>, subscription: Subscription, sessions: Sessions) -> Self {
-        Self {
-            socket,
-            subscription,
-            sessions,
-            inserting: None,
-            waiting: VecDeque::new(),
-            heard_at: Instant::now(),
-            is_telling: false,
-        }
+    fn new(
+        socket: WebSocketStream<Progress<Upgraded>>,
+        life: Life,
+        subscription: Subscription,
+        sessions: Sessions,
+    ) -> Self {
+        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), life, is_telling: false }
     }
 
     async fn run(mut self) {
@@ -193,7 +176,7 @@ impl Session {
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
             () = sessions.dismissal() => End::Close(Close::Restart),
         };
-        self.finish_inserts().await;
+        self.finish_inserts();
         if let End::Close(close) = end {
             debug!("closing a session: {close:?}");
             let goodbye = async {
@@ -217,12 +200,14 @@ impl Session {
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.sessions.status.told();
         loop {
-            if let Err(end) = self.tell().await {
-                return end;
-            }
+            // A part of it only: a client that is far behind is heard in between.
+            let has_more = match self.tell().await {
+                Ok(has_more) => has_more,
+                Err(end) => return end,
+            };
             let may_read = self.waiting.len() < WAITING_INSERTS_MAX;
             let step = tokio::select! {
-                turned = self.subscription.turn() => {
+                turned = self.subscription.turn(), if !has_more => {
                     if turned { Ok(()) } else { Err(End::Close(Close::Internal)) }
                 }
                 frame = self.socket.next(), if may_read => match frame {
@@ -230,7 +215,14 @@ impl Session {
                     Some(Err(error)) => Err(error.into()),
                     None => Err(End::Gone),
                 },
-                (id, outcome) = next_of(&mut self.inserting) => self.answer(id, outcome).await,
+                inserted = next_of(&mut self.inserting) => match inserted {
+                    Some((id, outcome)) => self.answer(id, outcome).await,
+                    None => Err(End::Close(Close::Internal)),
+                },
+                () = std::future::ready(()), if has_more => Ok(()),
+                () = sleep_until(self.life.last_sign() + SILENCE_MAX) => {
+                    if self.is_silent() { Err(End::Gone) } else { Ok(()) }
+                }
                 _ = keep_alive.tick() => self.keep_alive().await,
                 Ok(()) = told.changed() => self.tell_position().await,
             };
@@ -240,38 +232,36 @@ impl Session {
         }
     }
 
-    /// Tells the client everything that there is to tell now.
-    async fn tell(&mut self) -> Result<(), End> {
-        loop {
-            let outputs = self.subscription.take();
-            if outputs.is_empty() {
-                return Ok(());
-            }
-            self.is_telling = true;
-            let mut bytes = 0;
-            for output in outputs {
-                let frame = match &output {
-                    Output::Event(entry, change) => event_frame(entry, *change),
-                    Output::Ready(cursor) => ServerFrame::Ready { cursor: *cursor }.encode(),
-                    Output::Reset(cursor, reason) => {
-                        self.sessions.metrics.resets.get_or_create(&ReasonLabels { reason }).inc();
-                        ServerFrame::Reset { cursor: *cursor, reason }.encode()
-                    }
-                };
-                bytes += frame.len();
-                self.feed(frame).await?;
-                if bytes >= WRITE_BYTES {
-                    bytes = 0;
-                    self.flush().await?;
-                }
-            }
-            self.flush().await?;
-            self.is_telling = false;
+    /// Tells the client a part of what there is to tell. Returns whether there may be more.
+    async fn tell(&mut self) -> Result<bool, End> {
+        let outputs = self.subscription.take();
+        if outputs.is_empty() {
+            return Ok(false);
         }
+        self.is_telling = true;
+        let mut bytes = 0;
+        for output in outputs {
+            let frame = match &output {
+                Output::Event(entry, change) => event_frame(entry, *change),
+                Output::Ready(cursor) => ServerFrame::Ready { cursor: *cursor }.encode(),
+                Output::Reset(cursor, reason) => {
+                    self.sessions.metrics.resets.get_or_create(&ReasonLabels { reason }).inc();
+                    ServerFrame::Reset { cursor: *cursor, reason }.encode()
+                }
+            };
+            bytes += frame.len();
+            self.feed(frame).await?;
+            if bytes >= WRITE_BYTES {
+                bytes = 0;
+                self.flush().await?;
+            }
+        }
+        self.flush().await?;
+        self.is_telling = false;
+        Ok(true)
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
-        self.heard_at = Instant::now();
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(End::Close(Close::NotText)),
@@ -319,7 +309,8 @@ impl Session {
             && let Some((id, message)) = self.waiting.pop_front()
         {
             let inserter = self.sessions.inserter.clone();
-            self.inserting = Some(Box::pin(async move { (id, inserter.insert(message).await) }));
+            let insert = async move { (id, inserter.insert(message).await) };
+            self.inserting = Some(self.sessions.tasks.spawn(insert));
         }
     }
 
@@ -336,25 +327,27 @@ impl Session {
         }
     }
 
-    /// What the client has sent is inserted, also when it closed at once or the server stops.
-    async fn finish_inserts(&mut self) {
-        let deadline = Duration::from_secs(FINISH_SECS_MAX);
-        let finish = async {
-            while self.inserting.is_some() {
-                let (id, outcome) = next_of(&mut self.inserting).await;
-                if self.answer(id, outcome).await.is_err() {
-                    // The client is gone; its messages are inserted all the same.
-                    continue;
-                }
+    /// What the client has sent is inserted, also when it closed at once or the server stops. Nobody is told any more: a
+    /// client that is unsure sends again with the same id.
+    fn finish_inserts(&mut self) {
+        let (inserting, waiting) = (self.inserting.take(), std::mem::take(&mut self.waiting));
+        let inserter = self.sessions.inserter.clone();
+        self.sessions.tasks.spawn(async move {
+            if let Some(inserting) = inserting {
+                let _ = inserting.await;
             }
-        };
-        let _ = timeout(deadline, finish).await;
+            for (_, message) in waiting {
+                // The inserter counts and logs what fails.
+                let _ = inserter.insert(message).await;
+            }
+        });
+    }
+
+    fn is_silent(&self) -> bool {
+        self.life.last_sign().elapsed() >= SILENCE_MAX
     }
 
     async fn keep_alive(&mut self) -> Result<(), End> {
-        if self.heard_at.elapsed() > Duration::from_secs(SILENCE_SECS_MAX) {
-            return Err(End::Gone);
-        }
         // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
         self.tell_position().await?;
         self.write(Message::Ping(Bytes::new())).await?;
@@ -382,24 +375,21 @@ impl Session {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), End> {
-        match timeout(Duration::from_secs(SILENCE_SECS_MAX), self.socket.feed(message)).await {
-            Ok(written) => written.map_err(End::from),
-            Err(_) => Err(End::Close(Close::Stuck)),
-        }
+        let written = self.life.outlast(self.socket.feed(message), SILENCE_MAX).await;
+        written.ok_or(End::Close(Close::Stuck))?.map_err(End::from)
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        match timeout(Duration::from_secs(SILENCE_SECS_MAX), self.socket.flush()).await {
-            Ok(flushed) => flushed.map_err(End::from),
-            Err(_) => Err(End::Close(Close::Stuck)),
-        }
+        let flushed = self.life.outlast(self.socket.flush(), SILENCE_MAX).await;
+        flushed.ok_or(End::Close(Close::Stuck))?.map_err(End::from)
     }
 }
 
-/// The outcome of the insert under way; for ever pending when there is none. May be dropped and called again.
-async fn next_of(inserting: &mut Option<Inserting>) -> (Option<String>, Result<Inserted, InsertError>) {
+/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
+/// and called again.
+async fn next_of(inserting: &mut Option<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
     match inserting {
-        Some(insert) => insert.await,
+        Some(insert) => insert.await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -175,7 +175,7 @@ async fn messages_and_cursors_survive_a_restart() {
     let dir = DataDir::new();
     let mut program = Program::in_dir(dir.path());
     let (uri, url) = program.ready().await;
-    assert!(uri.starts_with("mongodb://127.0.0.1:") && uri.ends_with("/?replicaSet=rs0"), "{uri}");
+    assert!(uri.starts_with("mongodb://127.0.0.1:") && uri.ends_with("/corriente?replicaSet=rs0"), "{uri}");
     let location = say(&url, "before").await;
     let cursor = get(&format!("{url}/api/messages")).await["cursor"].as_str().unwrap().to_owned();
     say(&url, "while a client was away").await;
@@ -206,7 +206,8 @@ async fn a_second_program_on_the_same_files_says_who_has_them_and_what_to_do() {
     let second = Program::in_dir(dir.path()).ended(PATIENCE).await;
     let sentence = second.expect_failure(&[]);
     let holder = first.child.id().unwrap().to_string();
-    for part in [holder.as_str(), &format!("MONGODB_URI={uri}"), dir.path().to_str().unwrap()] {
+    let uri_of_holder = uri.replace("/corriente?", "/?");
+    for part in [holder.as_str(), &format!("MONGODB_URI={uri_of_holder}"), dir.path().to_str().unwrap()] {
         assert!(sentence.contains(part), "{part} is not in {sentence}");
     }
     // What it says to do works.
@@ -478,7 +479,7 @@ async fn credentials_are_used_and_never_told() {
         command.env("MONGODB_URI", uri(user, "hunter2%2F%40")).env("RUST_LOG", "debug");
         let mut program = Program::start(command);
         let (printed, url) = program.ready().await;
-        assert_eq!(printed, format!("mongodb://{host}/?replicaSet=rs9&authSource=admin"));
+        assert_eq!(printed, format!("mongodb://{host}/corriente?replicaSet=rs9&authSource=admin"));
         let mut follower = Follower::join(&url, "room=general").await;
         follower.expect("ready").await;
         say(&url, user).await;

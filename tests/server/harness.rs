@@ -12,7 +12,7 @@ use futures::{SinkExt, StreamExt};
 use mongo_replica_set::{Options, ReplicaSet};
 use mongodb::{
     Client, Collection, Database,
-    bson::{Document, oid::ObjectId},
+    bson::{Document, doc, oid::ObjectId},
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -37,6 +37,10 @@ pub async fn mongo() -> Arc<ReplicaSet> {
     }
     let options = Options { test_commands: true, ..Options::default() };
     let started = ReplicaSet::start(options, |sentence| eprintln!("{sentence}")).await.expect("mongod starts");
+    // The cache of a temporary set is small, and several tests at once write documents of 15 MB.
+    let client = Client::with_uri_str(started.uri()).await.expect("a client");
+    let wider = doc! { "setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB" };
+    client.database("admin").run_command(wider).await.expect("a wider cache");
     let started = Arc::new(started);
     *shared = Arc::downgrade(&started);
     started

@@ -150,6 +150,6 @@ async fn the_history_and_what_follows_it_are_what_is_stored_wherever_one_begins(
     assert!(traffic.flows(60).await);
     let (verdict, _, logs) = expect_kept(traffic).await;
     assert!(verdict.resets.is_empty() && verdict.repeated.is_empty(), "{verdict}");
-    assert!(logs.len() > 10, "only {} histories were read", logs.len());
+    assert!(logs.len() >= 5, "only {} histories were read", logs.len());
     world.stop().await;
 }

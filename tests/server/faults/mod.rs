@@ -2,6 +2,7 @@
 //! work and then lets the checker of `examples/nemesis` compare what they saw with what is stored.
 
 #[path = "../../../examples/nemesis/checker.rs"]
+#[allow(dead_code)] // The table of the example needs more of it.
 mod checker;
 #[path = "../../../examples/nemesis/reader.rs"]
 mod reader;

@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use mongo_replica_set::{Options, ReplicaSet};
 use mongodb::bson::doc;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::world::{World, cursor};
@@ -88,23 +90,20 @@ async fn an_idle_client_is_told_its_position_and_comes_back_with_it() {
     let mut idle = world.join(0, "room=quiet").await;
     let ready = cursor(&idle.expect("ready").await);
     world.say("elsewhere").await;
-    let position = loop {
-        // With the keep-alive, every 25 s: longer than the patience of other tests.
-        let frame = timeout(Duration::from_secs(45), async {
-            loop {
-                match futures::StreamExt::next(&mut idle.socket).await {
-                    Some(Ok(message)) if message.is_text() => break message.into_text().expect("text").to_string(),
-                    Some(Ok(_)) => {}
-                    other => panic!("{other:?}"),
-                }
+    // With the keep-alive, every 25 s: longer than the patience of other tests.
+    let next_text = async {
+        loop {
+            match idle.socket.next().await {
+                Some(Ok(message)) if message.is_text() => break message.into_text().expect("text").to_string(),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
             }
-        });
-        let frame: serde_json::Value = serde_json::from_str(&frame.await.expect("a position")).unwrap();
-        match frame["type"].as_str() {
-            Some("position") => break cursor(&frame),
-            _ => panic!("{frame} is not for an idle client"),
         }
     };
+    let frame = timeout(Duration::from_secs(45), next_text).await.expect("a position");
+    let frame: Value = serde_json::from_str(&frame).unwrap();
+    assert_eq!(frame["type"], "position", "{frame} is not for an idle client");
+    let position = cursor(&frame);
     assert!(position[9..25] > ready[9..25], "{position} after {ready}");
     drop(idle);
     let document = doc! { "content": "at last", "sender": "Ana", "room": "quiet" };

@@ -27,8 +27,8 @@ async fn a_mongod_that_was_killed_and_comes_back_leaves_no_gap_and_no_duplicate(
 
     let (verdict, ledger, logs) = expect_kept(traffic).await;
     assert!(verdict.resets.is_empty() && verdict.repeated.is_empty(), "{verdict}");
-    assert_eq!(ledger.answers.get(&0), None, "every POST is answered: {:?}", ledger.answers);
-    assert!(ledger.answers.get(&503).is_some(), "{:?}", ledger.answers);
+    assert!(!ledger.answers.contains_key(&0), "every POST is answered: {:?}", ledger.answers);
+    assert!(ledger.answers.contains_key(&503), "{:?}", ledger.answers);
     for log in logs.iter().filter(|log| log.name.starts_with("reader")) {
         let connections =
             log.seen.iter().filter(|(_, seen)| matches!(seen, super::checker::Seen::Joined { .. })).count();

@@ -6,6 +6,7 @@ use super::{
     traffic::Load,
     world::{World, cursor, expect_kept, expect_unnoticed},
 };
+use crate::harness::eventually;
 
 #[tokio::test]
 async fn no_error_of_a_running_stream_is_noticed_by_a_client() {
@@ -15,15 +16,9 @@ async fn no_error_of_a_running_stream_is_noticed_by_a_client() {
     // Host unreachable, not found; not primary; shutting down; cursors killed, failed over or gone; interrupted;
     // too slow; the collection is busy; overtaken.
     for code in [43, 189, 10107, 11600, 11602, 91, 11601, 237, 50, 262, 136, 6, 7, 89, 9001, 133] {
-        let before = world.reopens().await;
-        let turn = world.fail(&["getMore"], 1, doc! { "errorCode": code }).await;
-        world.expect_reopen(before, &code.to_string()).await;
-        drop(turn);
+        world.break_stream(&["getMore"], 1, doc! { "errorCode": code }).await;
     }
-    let before = world.reopens().await;
-    let turn = world.fail(&["getMore"], 1, doc! { "closeConnection": true }).await;
-    world.expect_reopen(before, "closed").await;
-    drop(turn);
+    world.break_stream(&["getMore"], 1, doc! { "closeConnection": true }).await;
     assert!(traffic.flows(2).await);
     expect_unnoticed(traffic).await;
     world.stop().await;
@@ -40,11 +35,7 @@ async fn a_stream_that_can_not_be_opened_again_at_first_goes_on_when_it_can() {
         (3, doc! { "errorCode": 11600 }),
         (4, doc! { "closeConnection": true }),
     ] {
-        let before = world.reopens().await;
-        let words = fault.to_string();
-        let turn = world.fail(&["getMore", "aggregate"], times, fault).await;
-        world.expect_reopen(before, &words).await;
-        drop(turn);
+        world.break_stream(&["getMore", "aggregate"], times, fault).await;
     }
     assert!(traffic.flows(2).await);
     expect_unnoticed(traffic).await;
@@ -56,10 +47,8 @@ async fn without_the_right_to_watch_the_server_is_not_ready_and_recovers_by_itse
     let world = World::shared().await;
     let mut follower = world.follow(0, "room=a").await;
     let turn = world.fail(&["getMore", "aggregate"], 10_000, doc! { "errorCode": 13 }).await;
-    crate::harness::eventually("the server says that it is not ready", async || {
-        (world.get(0, "/readyz").await.0 == 503).then_some(())
-    })
-    .await;
+    eventually("the server says that it is not ready", async || (world.get(0, "/readyz").await.0 == 503).then_some(()))
+        .await;
     // Inserts go on: they do not depend on the stream.
     world.say("unseen for a while").await;
     world.heal().await;
@@ -75,15 +64,13 @@ async fn nobody_notices_that_a_resume_token_was_refused() {
     let traffic = world.traffic(&Load::default());
     assert!(traffic.flows(2).await);
     // In the running stream.
-    let before = world.reopens().await;
-    let turn = world.fail(&["getMore"], 1, doc! { "errorCode": 280 }).await;
-    world.expect_reopen(before, "280").await;
-    drop(turn);
+    world.break_stream(&["getMore"], 1, doc! { "errorCode": 280 }).await;
     // When it is resumed after something else.
     let before = world.reopens().await;
     let turn = world.fail(&["aggregate"], 1, doc! { "errorCode": 280 }).await;
     world.kill_stream().await;
-    world.expect_reopen(before, "a killed cursor").await;
+    eventually("the killed stream is noticed", async || (world.reopens().await > before).then_some(())).await;
+    world.expect_ready().await;
     drop(turn);
     assert!(traffic.flows(2).await);
     let (verdict, ..) = expect_kept(traffic).await;
@@ -98,10 +85,7 @@ async fn after_a_lost_history_every_client_is_told_to_reload_or_misses_nothing()
     let traffic = world.traffic(&load);
     assert!(traffic.flows(2).await);
     for (commands, times) in [(&["getMore"][..], 1), (&["getMore", "aggregate"][..], 2)] {
-        let before = world.reopens().await;
-        let turn = world.fail(commands, times, doc! { "errorCode": 286 }).await;
-        world.expect_reopen(before, "286").await;
-        drop(turn);
+        world.break_stream(commands, times, doc! { "errorCode": 286 }).await;
         assert!(traffic.flows(2).await);
     }
     let (verdict, _, logs) = expect_kept(traffic).await;
@@ -120,10 +104,7 @@ async fn a_stream_that_is_opened_again_does_not_take_the_position_back() {
         let id = world.say(&format!("round {round}")).await;
         let frame = follower.expect("created").await;
         assert_eq!(frame["message"]["id"], id);
-        let before = world.reopens().await;
-        let turn = world.fail(&["getMore"], 1, doc! { "errorCode": 91 }).await;
-        world.expect_reopen(before, "91").await;
-        drop(turn);
+        world.break_stream(&["getMore"], 1, doc! { "errorCode": 91 }).await;
         // Back with the newest cursor, told `ready`, cut, and back with the cursor of that.
         let mut back = world.join(0, &format!("room=a&after={}", cursor(&frame))).await;
         let ready = back.expect("ready").await;

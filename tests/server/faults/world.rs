@@ -12,7 +12,10 @@ use mongodb::{
     options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern},
 };
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     checker::{Ledger, ReaderLog, Verdict},
@@ -180,11 +183,26 @@ impl World {
         self.metric("corriente_stream_reopens_total").await
     }
 
-    /// Waits until the stream was opened again after `before` reopenings.
-    pub async fn expect_reopen(&self, before: u64, fault: &str) {
-        eventually(&format!("{fault}: the stream breaks"), async || (self.reopens().await > before).then_some(()))
-            .await;
-        self.expect_ready().await;
+    /// Makes `commands` fail `times` times in the way of `data`, and waits until the stream has broken of that and is open
+    /// again.
+    pub async fn break_stream(&self, commands: &[&str], times: i32, data: Document) {
+        let before = self.reopens().await;
+        let deadline = Instant::now() + Duration::from_secs(harness::PATIENCE_SECS);
+        while self.reopens().await == before {
+            assert!(Instant::now() < deadline, "the stream does not break of {data}");
+            let turn = self.fail(commands, times, data.clone()).await;
+            // The fault may hit somebody else's `getMore`: a long page of history has one too. Then once more.
+            let broken = async {
+                while self.reopens().await == before {
+                    sleep(Duration::from_millis(10)).await
+                }
+            };
+            if timeout(Duration::from_secs(2), broken).await.is_ok() {
+                self.expect_ready().await;
+            }
+            self.heal().await;
+            drop(turn);
+        }
     }
 
     pub async fn expect_ready(&self) {
