@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 
 use crate::{feed::LogLimits, mongo::SchemaOptions, replay::ReplayLimits, telemetry::LogFormat};
 
@@ -37,12 +37,12 @@ pub struct Config {
 
     /// State the data contract as a validator on a collection that exists already. On one that the server makes it is
     /// always there
-    #[arg(long, env = "VALIDATOR")]
+    #[arg(long, env = "VALIDATOR", value_parser = FalseyValueParser::new())]
     pub validator: bool,
 
     /// Keep pre-images on a collection that exists already, so that a delete or a move says where a message was. On one
     /// that the server makes they are always kept
-    #[arg(long, env = "PRE_IMAGES")]
+    #[arg(long, env = "PRE_IMAGES", value_parser = FalseyValueParser::new())]
     pub pre_images: bool,
 
     /// The most events kept in memory for clients that come back

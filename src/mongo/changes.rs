@@ -16,7 +16,7 @@ use super::{
     connect::{Deployment, SignedTime, sentence_of},
     document::{Invalid, decode},
     id::id_of,
-    pipeline::pipeline,
+    pipeline::{Resume, ResumePoint, pipeline},
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
@@ -28,24 +28,6 @@ const AWAIT_SECS: u64 = 1;
 /// How long an answer may take in all, in seconds: the driver has no socket timeout, so a server that was
 /// stopped would hold the stream for ever.
 const ANSWER_SECS_MAX: u64 = 5;
-
-/// Where to begin.
-#[derive(Debug, Clone)]
-pub enum ResumePoint {
-    /// With what comes next.
-    Now,
-    /// After everything that came with this point.
-    After(Resume),
-    /// With the changes of this time, of whichever collection there is.
-    At(ClusterTime),
-}
-
-/// MongoDB's resume token. Good for this pipeline only.
-#[derive(Debug, Clone)]
-pub struct Resume {
-    pub(super) token: Document,
-    epoch: u32,
-}
 
 /// One open change stream. Must be read from one task and never be dropped within [`Changes::next`] to be used again.
 pub struct Changes {

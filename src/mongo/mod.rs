@@ -17,11 +17,12 @@ mod schema;
 mod scope;
 mod stretch;
 
-pub use changes::{Batch, Changes, OpenError, ResumePoint, StreamError};
+pub use changes::{Batch, Changes, OpenError, StreamError};
 pub use connect::{ConnectError, Deployment, connect};
 pub use document::Invalid;
 pub use history::{History, Page, ReadError};
 pub use inserter::{InsertError, Inserted, Inserter};
+pub use pipeline::ResumePoint;
 pub use place::Before;
 pub use rooms::{RoomSummary, RoomsPage};
 pub use schema::{SchemaError, SchemaOptions};

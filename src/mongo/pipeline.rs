@@ -5,8 +5,26 @@
 
 use mongodb::bson::{Document, doc};
 
-use super::changes::ResumePoint;
-use crate::message::CONTENT_CHARS_MAX;
+use crate::{cursor::ClusterTime, message::CONTENT_CHARS_MAX};
+
+/// Where to begin.
+#[derive(Debug, Clone)]
+pub enum ResumePoint {
+    /// With what comes next.
+    Now,
+    /// After everything that came with this point.
+    After(Resume),
+    /// With the changes of this time, of whichever collection there is.
+    At(ClusterTime),
+}
+
+/// MongoDB's resume token. Good for this pipeline only.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    pub(super) token: Document,
+    /// That of the collection that it was given for.
+    pub(super) epoch: u32,
+}
 
 /// A collection with images says exactly what a document was before and after an event. Without them MongoDB looks
 /// up what the document is now.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{
-    changes::{Changes, OpenError, ResumePoint, StreamError},
+    changes::{Changes, OpenError, StreamError},
     cluster_time,
     connect::Deployment,
+    pipeline::ResumePoint,
 };
 use crate::{
     cursor::{ClusterTime, Cursor},

@@ -200,6 +200,7 @@ fn cases() -> Vec<Case> {
             vec![
                 id(Bson::Timestamp(Timestamp { time: 7, increment: 8 })),
                 id(Bson::Decimal128("1.50".parse().unwrap())),
+                id(Bson::Symbol("s".into())),
             ],
         ),
         (None, vec![without("date"), with("date", Bson::Null), with("date", far(first)), with("date", far(last))]),
