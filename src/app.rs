@@ -87,9 +87,7 @@ impl App {
         };
 
         let wanted = SocketAddr::new(config.host, config.port);
-        let listener = TcpListener::bind(wanted).await.with_context(|| {
-            format!("{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)")
-        })?;
+        let listener = bind(wanted).await?;
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
@@ -99,6 +97,14 @@ impl App {
             Some(stop_max),
         );
         Ok(Self { address, database, stop, sessions: tasks, stop_max, server: tokio::spawn(server), watcher })
+    }
+
+    /// Finds out whether the address of `config` can be listened on, before a server is started for it.
+    ///
+    /// # Errors
+    /// When it can not: one sentence for a person.
+    pub async fn check_address(config: &Config) -> anyhow::Result<()> {
+        bind(SocketAddr::new(config.host, config.port)).await.map(drop)
     }
 
     /// Where the server answers.
@@ -141,6 +147,14 @@ impl App {
         // Last: what was inserted until now still reached the sessions.
         self.watcher.abort();
     }
+}
+
+async fn bind(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(wanted).await.with_context(|| {
+        format!(
+            "{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
+        )
+    })
 }
 
 /// Opens the log with the last minute of the stream before `start` in it, if that can be had within a second: clients

@@ -80,6 +80,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
 
 /// Runs a server until `stop`.
 async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Output = ()> + Unpin) -> anyhow::Result<()> {
+    // Before streams are open, which would complain when MongoDB goes with the server.
+    App::check_address(config).await?;
     let app = tokio::select! {
         app = App::start(config, uri) => app?,
         () = &mut stop => return Ok(()),

@@ -105,7 +105,9 @@ impl Problem {
         }
         let status = error.status();
         let detail = match status {
-            _ if error.is::<ContentTypeError>() => error.to_string(),
+            _ if error.is::<ContentTypeError>() => {
+                "send the body with the header Content-Type: application/json".into()
+            }
             StatusCode::NOT_FOUND => "no such page; see /docs for what there is".into(),
             StatusCode::METHOD_NOT_ALLOWED => "this address does not take this method; see /docs".into(),
             _ if status.is_server_error() => "the server failed; its log says more".into(),
