@@ -23,8 +23,8 @@ use crate::{
     watcher::Watcher,
 };
 
-/// How long requests and sessions may take to end when the server stops, in seconds. Longer than an insert may
-/// wait within it, and short enough that the database can be stopped within five seconds of the signal.
+/// How long requests and sessions may take to end when the server stops, in seconds, when the drain is shorter. A client
+/// that reads is gone within a moment; this is for those that do not.
 const STOP_SECS_MAX: u64 = 4;
 
 /// How long MongoDB may take to be connected to and to say what it is, in seconds.

@@ -53,8 +53,8 @@ struct Inner {
     live: Feed,
     limits: ReplayLimits,
     permits: Arc<Semaphore>,
-    /// Replays that somebody waits for or reads, with the time at which they begin. At most `replays_max` and those that
-    /// wait for their turn; the dead are swept when the next one is asked for.
+    /// Replays that somebody waits for, with the place at which they begin; one that is only being read is no longer
+    /// shared. The dead are swept when the next one is asked for.
     recent: Mutex<Vec<(Cursor, WeakShared<Asked>)>>,
     /// Cursors of this time and before are known to be past the oplog: no stream is opened to find that out again.
     lost: Mutex<Option<Cursor>>,
@@ -135,7 +135,11 @@ impl Inner {
         outcome.map_err(|failure| {
             warn!("a replay could not be made: {word}");
             if failure == Failure::Stretch(StretchError::Lost) {
-                *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(cursor);
+                let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+                // The newest one says most; one of another collection says nothing any more.
+                if lost.is_none_or(|lost| lost.epoch != cursor.epoch || lost.time < cursor.time) {
+                    *lost = Some(cursor);
+                }
             }
             Unanswerable(match failure {
                 Failure::Stretch(StretchError::Lost) => LOST,

@@ -270,17 +270,20 @@ impl Watcher {
                     let is_gap = matches!(self.resume, ResumePoint::Now) || start.epoch != self.position().epoch;
                     if is_gap {
                         self.prepare_indexes().await;
-                        self.writer.gap(start);
-                        warn!("the change stream could not be resumed; every client is told to reload");
-                    } else {
-                        info!("the change stream goes on where it broke");
                     }
+                    // Before clients hear of a gap: who reloads at once must be given a place behind it.
                     self.status.send_modify(|state| {
                         state.is_open = true;
                         if is_gap {
                             (state.position, state.moved_at) = (start, Instant::now());
                         }
                     });
+                    if is_gap {
+                        self.writer.gap(start);
+                        warn!("the change stream could not be resumed; every client is told to reload");
+                    } else {
+                        info!("the change stream goes on where it broke");
+                    }
                     return changes;
                 }
                 Err(OpenError::Lost(reason)) => {
