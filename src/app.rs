@@ -42,6 +42,7 @@ pub struct App {
     stop_max: Duration,
     server: JoinHandle<std::io::Result<()>>,
     watcher: JoinHandle<()>,
+    committer: JoinHandle<()>,
 }
 
 impl App {
@@ -67,7 +68,8 @@ impl App {
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let history = History::new(&deployment);
-        let inserter = Inserter::new(&deployment, metrics.clone());
+        let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
+        let committer = tokio::spawn(committer.run());
         let api = Api { history: history.clone(), inserter: inserter.for_source("rest"), status: status.clone() };
         let pages = Pages {
             history,
@@ -96,7 +98,8 @@ impl App {
             stop.clone().cancelled_owned(),
             Some(stop_max),
         );
-        Ok(Self { address, database, stop, sessions: tasks, stop_max, server: tokio::spawn(server), watcher })
+        let server = tokio::spawn(server);
+        Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer })
     }
 
     /// Finds out whether the address of `config` can be listened on, before a server is started for it.
@@ -125,6 +128,7 @@ impl App {
         let ended = tokio::select! {
             () = signal => Ok(()),
             outcome = &mut self.watcher => Err(anyhow!("the watcher ended, so nothing would reach a client: {outcome:?}")),
+            outcome = &mut self.committer => Err(anyhow!("the committer ended, so nothing would be inserted: {outcome:?}")),
             outcome = &mut self.server => Err(anyhow!("the HTTP server ended: {outcome:?}")),
         };
         self.stop().await;
@@ -146,6 +150,7 @@ impl App {
         }
         // Last: what was inserted until now still reached the sessions.
         self.watcher.abort();
+        self.committer.abort();
     }
 }
 

@@ -4,7 +4,12 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Parser, builder::FalseyValueParser};
 
-use crate::{feed::LogLimits, mongo::SchemaOptions, replay::ReplayLimits, telemetry::LogFormat};
+use crate::{
+    feed::LogLimits,
+    mongo::{QueueLimits, SchemaOptions},
+    replay::ReplayLimits,
+    telemetry::LogFormat,
+};
 
 /// A realtime chat server driven by MongoDB change streams.
 #[derive(Debug, Clone, Parser)]
@@ -45,6 +50,14 @@ pub struct Config {
     #[arg(long, env = "PRE_IMAGES", value_parser = FalseyValueParser::new())]
     pub pre_images: bool,
 
+    /// The most messages that may wait for MongoDB; more are refused with 503 until it has caught up
+    #[arg(long, env = "INSERTS_WAITING_MAX", default_value_t = 10_000)]
+    pub inserts_waiting_max: usize,
+
+    /// The most memory for them, in bytes
+    #[arg(long, env = "INSERTS_WAITING_BYTES_MAX", default_value_t = 32 * 1024 * 1024)]
+    pub inserts_waiting_bytes_max: usize,
+
     /// The most events kept in memory for clients that come back
     #[arg(long, env = "LOG_ENTRIES_MAX", default_value_t = 100_000)]
     pub log_entries_max: usize,
@@ -80,6 +93,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// See [`QueueLimits`].
+    pub fn queue_limits(&self) -> QueueLimits {
+        QueueLimits { documents_max: self.inserts_waiting_max, bytes_max: self.inserts_waiting_bytes_max }
+    }
+
     /// See [`LogLimits`].
     pub fn log_limits(&self) -> LogLimits {
         LogLimits { entries_max: self.log_entries_max, bytes_max: self.log_bytes_max }

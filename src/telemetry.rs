@@ -11,7 +11,7 @@ use std::{
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, fmt};
@@ -43,6 +43,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     /// Inserts by where they came from and how they ended.
     pub inserts: Family<InsertLabels, Counter>,
+    /// Messages that were inserted together.
+    pub insert_batch_size: Histogram,
     /// Events of the change stream by kind.
     pub events: Family<EventLabels, Counter>,
     /// Documents that break the contract, by the rule that they break.
@@ -61,12 +63,15 @@ pub struct Metrics {
     pub log_bytes: Gauge<u64, AtomicU64>,
 }
 
+/// Upper bounds of the buckets of `corriente_insert_batch_size`.
+const INSERT_BATCH_SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
+
 /// Labels of `corriente_inserts_total`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct InsertLabels {
     /// `rest`, `form` or `websocket`.
     pub source: &'static str,
-    /// `created`, `repeated`, `conflict`, `refused` or `unknown`.
+    /// `created`, `repeated`, `conflict`, `refused`, `overloaded` or `unknown`.
     pub outcome: &'static str,
 }
 
@@ -102,6 +107,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("corriente");
         let inserts = Family::default();
+        let insert_batch_size = Histogram::new(INSERT_BATCH_SIZES);
         let events = Family::default();
         let invalid_documents = Family::default();
         let stream_reopens = Family::default();
@@ -111,6 +117,7 @@ impl Default for Metrics {
         let log_entries = Gauge::default();
         let log_bytes = Gauge::default();
         registry.register("inserts", "Messages sent through this server, by outcome", inserts.clone());
+        registry.register("insert_batch_size", "Messages that left for MongoDB together", insert_batch_size.clone());
         registry.register("events", "Events received from the change stream", events.clone());
         registry.register(
             "invalid_documents",
@@ -126,6 +133,7 @@ impl Default for Metrics {
         Self {
             registry: Arc::new(registry),
             inserts,
+            insert_batch_size,
             events,
             invalid_documents,
             stream_reopens,

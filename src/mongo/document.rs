@@ -3,7 +3,7 @@
 //! Documents are read raw. A strange one is an [`Invalid`] with a reason, never an error that could stop a stream.
 
 use chrono::{DateTime, Datelike, Utc};
-use mongodb::bson::{Bson, Document, RawBsonRef, RawDocument, doc};
+use mongodb::bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
 use super::id::{bson_of, id_of};
 use crate::message::{self, Destination, Message, MessageId, NewMessage, RoomName, UserName};
@@ -101,24 +101,23 @@ fn effective_date(date: Option<RawBsonRef<'_>>, id: RawBsonRef<'_>) -> Option<Da
     (1..=9999).contains(&date.year()).then_some(date)
 }
 
-/// The document of a new message. `room` is always written, so that other programs can query it plainly.
-pub(super) fn encode(message: &NewMessage, id: &MessageId, date: DateTime<Utc>) -> Option<Document> {
-    let mut document = doc! {
-        "_id": bson_of(id.as_str())?,
-        "content": &message.content,
-        "sender": message.sender.as_str(),
-    };
+/// The document of a new message but its date, which is appended when it leaves. `room` is always written, so that
+/// other programs can query it plainly. `None` when the id is none that a client may choose.
+pub(super) fn encode(message: &NewMessage, id: &MessageId) -> Option<RawDocumentBuf> {
+    let mut document = RawDocumentBuf::new();
+    document.append(cstr!("_id"), RawBson::try_from(bson_of(id.as_str())?).ok()?);
+    document.append(cstr!("content"), message.content.as_str());
+    document.append(cstr!("sender"), message.sender.as_str());
     match &message.to {
-        Destination::Direct(recipient) => document.insert("recipient", recipient.as_str()),
-        Destination::Room(room) => document.insert("room", room.as_str()),
-    };
-    document.insert("date", Bson::DateTime(mongodb::bson::DateTime::from_millis(date.timestamp_millis())));
+        Destination::Direct(recipient) => document.append(cstr!("recipient"), recipient.as_str()),
+        Destination::Room(room) => document.append(cstr!("room"), room.as_str()),
+    }
     Some(document)
 }
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{RawDocumentBuf, oid::ObjectId};
+    use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 
     use super::*;
 

@@ -2,11 +2,12 @@
 //!
 //! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
 //! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
-//! - `inserter` is the only writer, `history` the only reader of collections, `changes` the change stream.
+//! - `inserter` is the only writer, by the batches of `group_commit`; `history` the only reader of collections, `changes` the change stream.
 
 mod changes;
 mod connect;
 mod document;
+mod group_commit;
 mod history;
 mod id;
 mod inserter;
@@ -20,6 +21,7 @@ mod stretch;
 pub use changes::{Batch, Changes, OpenError, StreamError};
 pub use connect::{ConnectError, Deployment, connect};
 pub use document::Invalid;
+pub use group_commit::{Committer, QueueLimits};
 pub use history::{History, Page, ReadError};
 pub use inserter::{InsertError, Inserted, Inserter};
 pub use pipeline::ResumePoint;

@@ -188,11 +188,12 @@ impl Pages {
         }
         match inserted {
             Ok(_) => sent_from(&place, &sender, &sent),
-            Err(InsertError::Unknown { id, reason }) => {
-                tracing::warn!(%reason, "a message from a form may not be stored");
+            Err(error @ (InsertError::Unknown { .. } | InsertError::Overloaded)) => {
                 let errors = FormErrors::of_form(texts.error_unavailable.clone());
                 let mut form = FormView::returned(sent, errors);
-                form.id = id.to_string();
+                if let InsertError::Unknown { id } = error {
+                    form.id = id.to_string();
+                }
                 errors::retry_later(self.give_back(StatusCode::SERVICE_UNAVAILABLE, &place, &visitor, form).await)
             }
             Err(refused) => {

@@ -14,6 +14,7 @@ mod traffic;
 mod writers;
 
 mod collection;
+mod group_commit;
 mod inserts;
 mod members;
 mod oplog;

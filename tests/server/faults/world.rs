@@ -47,7 +47,12 @@ impl World {
 
     /// On that mongod with so many servers.
     pub async fn shared_by(servers: usize) -> Self {
-        let mut world = Self::on(harness::mongo().await, servers, &[]).await;
+        Self::shared_with(servers, &[]).await
+    }
+
+    /// The same, whose servers have these flags.
+    pub async fn shared_with(servers: usize, flags: &[&str]) -> Self {
+        let mut world = Self::on(harness::mongo().await, servers, flags).await;
         world.is_shared = true;
         world
     }
