@@ -66,7 +66,7 @@ pub struct Config {
     #[arg(long, env = "LOG_BYTES_MAX", default_value_t = 128 * 1024 * 1024)]
     pub log_bytes_max: usize,
 
-    /// How many replays of what is older than that may be under way at once
+    /// How many replays of what is older than that are read from MongoDB at once
     #[arg(long, env = "REPLAYS_MAX", default_value_t = 2)]
     pub replays_max: usize,
 
@@ -77,6 +77,10 @@ pub struct Config {
     /// The most memory of one replay, in bytes of messages
     #[arg(long, env = "REPLAY_BYTES_MAX", default_value_t = 64 * 1024 * 1024)]
     pub replay_bytes_max: usize,
+
+    /// The most memory of all replays that clients are reading, in bytes
+    #[arg(long, env = "REPLAYS_KEPT_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
+    pub replays_kept_bytes_max: usize,
 
     /// The most topics that one connection can follow
     #[arg(long, env = "TOPICS_MAX", default_value_t = 100)]
@@ -109,6 +113,7 @@ impl Config {
             replays_max: self.replays_max,
             events_max: self.replay_events_max,
             bytes_max: self.replay_bytes_max,
+            kept_bytes_max: self.replays_kept_bytes_max,
         }
     }
 

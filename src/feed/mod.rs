@@ -94,6 +94,11 @@ impl Feed {
         self.read().watermark()
     }
 
+    /// How much the log holds.
+    pub fn size(&self) -> LogSize {
+        self.read().size()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Log> {
         // A panic while the lock was held can only come from a bug in `log`, whose state is then still
         // consistent enough to read (it never holds half an entry); refusing to serve would not mend it.

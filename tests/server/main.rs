@@ -11,5 +11,6 @@ mod openapi;
 mod paging;
 mod programs;
 mod recover;
+mod replays;
 mod rest;
 mod writers;
