@@ -30,6 +30,9 @@ const STALE_SECS: u64 = 30;
 /// connections are everyday matters, and nothing is lost in them.
 const BLINK_SECS: u64 = 2;
 
+/// The most changes of one time that are held back until it is known which of them are new. More are told again.
+const AGAIN_EVENTS_MAX: usize = 10_000;
+
 /// How long a gap is kept from clients for the indexes of a collection that is new, in seconds.
 const INDEX_SECS_WAITED: u64 = 2;
 
@@ -121,8 +124,14 @@ pub struct Watcher {
     told: watch::Sender<Told>,
     metrics: Metrics,
     resume: ResumePoint,
+    /// After a stream that goes on by time was opened: what of that time has come again, until it is told what of it is
+    /// new.
+    again: Option<Vec<Received>>,
     invalid: HashMap<Invalid, Seldom>,
 }
+
+/// A place of the stream, and what is there.
+type Received = (Cursor, Result<Event, Invalid>);
 
 impl Watcher {
     /// A watcher that appends to `writer` what comes after `start`, the start of the stream that [`Self::run`] will
@@ -132,7 +141,8 @@ impl Watcher {
         let (status, state) = watch::channel(state);
         let (told, told_receiver) = watch::channel(Told::Live);
         let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
-        let watcher = Self { deployment, writer, status, told, metrics, resume: ResumePoint::Now, invalid };
+        let watcher =
+            Self { deployment, writer, status, told, metrics, resume: ResumePoint::Now, again: None, invalid };
         (watcher, WatcherStatus { state, told: told_receiver })
     }
 
@@ -175,12 +185,14 @@ impl Watcher {
     fn append(&mut self, batch: Batch) {
         let Batch { events, position, resume } = batch;
         let known = self.position();
-        let seen = seen_before(&events, known);
+        let Some(events) = new_of(&mut self.again, events, known) else {
+            return;
+        };
         // A stream that goes on after an event and has nothing new yet gives the boundary of that event's time, which lies
         // before the event: who came back with it would be told again what it knows.
         let is_behind = position.epoch == known.epoch && position.key == BOUNDARY && position.time <= known.time;
         let position = if is_behind { known } else { position };
-        let events = events.into_iter().skip(seen).map(|(cursor, event)| (cursor, self.count(event))).collect();
+        let events = events.into_iter().map(|(cursor, event)| (cursor, self.count(event))).collect();
         self.writer.append(events, position);
         let size = self.writer.size();
         self.metrics.log_entries.set(size.entries as i64);
@@ -265,6 +277,7 @@ impl Watcher {
             };
             match opened {
                 Ok(changes) => {
+                    self.again = matches!(self.resume, ResumePoint::At(_)).then(Vec::new);
                     let start = changes.start();
                     // Going on by time is none: a collection that was made anew is told by its epoch.
                     let is_gap = matches!(self.resume, ResumePoint::Now) || start.epoch != self.position().epoch;
@@ -308,9 +321,31 @@ impl Watcher {
     }
 }
 
-/// How many of a batch's first events were in the log already: a stream that goes on by time begins with all changes of
-/// that time. When the last one known is not among them, none is taken as seen: better twice than never.
-fn seen_before(events: &[(Cursor, Result<Event, Invalid>)], position: Cursor) -> usize {
+/// What of a batch is not in the log yet, when `again` has what came before it of a time that is told again. `None` when
+/// that can only be said after the next batch: the changes of a transaction share one time, and may come in several.
+fn new_of(again: &mut Option<Vec<Received>>, events: Vec<Received>, known: Cursor) -> Option<Vec<Received>> {
+    let Some(mut held) = again.take() else {
+        return Some(events);
+    };
+    let is_at_end = events.is_empty();
+    held.extend(events);
+    let is_told = |(cursor, _): &Received| *cursor == known || cursor.time > known.time;
+    if held.is_empty() && known.key != BOUNDARY {
+        // That time is still to come.
+        *again = Some(held);
+        return Some(Vec::new());
+    }
+    if known.key == BOUNDARY || is_at_end || held.len() >= AGAIN_EVENTS_MAX || held.iter().any(is_told) {
+        held.drain(..seen_before(&held, known));
+        return Some(held);
+    }
+    *again = Some(held);
+    None
+}
+
+/// How many of the first events were in the log already: a stream that goes on by time begins with all changes of that
+/// time. When the last one known is not among them, none is taken as seen: better twice than never.
+fn seen_before(events: &[Received], position: Cursor) -> usize {
     let again = events.iter().take_while(|(cursor, _)| cursor.time <= position.time);
     again.enumerate().filter(|(_, (cursor, _))| *cursor == position).last().map_or(0, |(index, _)| index + 1)
 }
@@ -337,6 +372,29 @@ mod tests {
         assert_eq!(seen_before(&again, at(5, 9)), 0, "an unknown change: all of its time again");
         assert_eq!(seen_before(&again, at(5, BOUNDARY)), 0);
         assert_eq!(seen_before(&batch(&[at(7, 1)]), at(6, 1)), 0);
+    }
+
+    #[test]
+    fn a_time_that_comes_again_in_several_batches_is_told_from_where_it_was_left() {
+        let at = |seconds, key| Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key };
+        let batch = |cursors: &[Cursor]| cursors.iter().map(|cursor| (*cursor, Err(Invalid::Id))).collect::<Vec<_>>();
+        let cursors = |events: Option<Vec<Received>>| {
+            events.map(|events| events.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>())
+        };
+        let mut again = Some(Vec::new());
+        assert_eq!(cursors(new_of(&mut again, batch(&[]), at(5, 3))), Some(vec![]), "still to come");
+        assert_eq!(cursors(new_of(&mut again, batch(&[at(5, 1), at(5, 2)]), at(5, 3))), None);
+        let rest = new_of(&mut again, batch(&[at(5, 3), at(5, 4)]), at(5, 3));
+        assert_eq!(cursors(rest), Some(vec![at(5, 4)]));
+        let next = new_of(&mut again, batch(&[at(5, 5), at(6, 3)]), at(5, 4));
+        assert_eq!(cursors(next), Some(vec![at(5, 5), at(6, 3)]), "from then on everything is new");
+
+        let mut again = Some(Vec::new());
+        assert_eq!(cursors(new_of(&mut again, batch(&[at(5, 1)]), at(5, 9))), None);
+        assert_eq!(cursors(new_of(&mut again, batch(&[]), at(5, 9))), Some(vec![at(5, 1)]), "better twice than never");
+        let mut again = Some(Vec::new());
+        let new = new_of(&mut again, batch(&[at(5, 1)]), at(5, BOUNDARY));
+        assert_eq!(cursors(new), Some(vec![at(5, 1)]), "nothing of that time was known");
     }
 
     #[test]

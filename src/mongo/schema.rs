@@ -38,6 +38,16 @@ pub enum SchemaError {
         /// MongoDB's words.
         reason: String,
     },
+    /// MongoDB does not answer.
+    #[error(
+        "MongoDB did not say within {secs} s what the collection {collection} is; check that it is not overloaded or stopped"
+    )]
+    Silent {
+        /// `database.collection`.
+        collection: String,
+        /// The deadline.
+        secs: u64,
+    },
     /// An index of an old and large collection takes long; starting without it would make every page slow.
     #[error("the indexes of {collection} were not built within {secs} s. They go on being built; start again later")]
     Slow {
@@ -57,15 +67,25 @@ pub(super) struct Found {
     pub(super) images: bool,
 }
 
-/// How long building all indexes may take. On a new collection it takes milliseconds.
+/// How long finding, making or changing the collection may take, in seconds. It takes milliseconds, but waits for the
+/// majority and for other programs' locks.
+const COLLECTION_SECS_MAX: u64 = 30;
+/// How long building all indexes may take, in seconds. On a new collection it takes milliseconds.
 const INDEX_SECS_MAX: u64 = 600;
 
 impl Deployment {
     /// Makes the collection, or adds to the one that is there what `options` ask for. Indexes always.
     ///
     /// # Errors
-    /// When MongoDB refuses a step, or building the indexes takes more than ten minutes.
+    /// When MongoDB refuses a step or does not answer, or building the indexes takes more than ten minutes.
     pub async fn prepare_collection(&self, options: SchemaOptions) -> Result<(), SchemaError> {
+        let silent = SchemaError::Silent { collection: self.namespace(), secs: COLLECTION_SECS_MAX };
+        let making = self.make_or_change(options);
+        timeout(Duration::from_secs(COLLECTION_SECS_MAX), making).await.unwrap_or(Err(silent))?;
+        self.build_indexes().await
+    }
+
+    async fn make_or_change(&self, options: SchemaOptions) -> Result<(), SchemaError> {
         let refused = |step| move |error: Error| self.refused(step, &error);
         let found = self.find_collection().await.map_err(refused("looking for it"))?;
         if found.is_none() {
@@ -84,7 +104,7 @@ impl Deployment {
                 self.requests.run_command(command).await.map_err(refused("changing its options"))?;
             }
         }
-        self.build_indexes().await
+        Ok(())
     }
 
     /// Builds the indexes of the collection, if there is one.
