@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow};
-use poem::Server;
+use poem::EndpointExt;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -40,7 +40,7 @@ pub struct App {
     stop: CancellationToken,
     sessions: TaskTracker,
     stop_max: Duration,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     watcher: JoinHandle<()>,
     committer: JoinHandle<()>,
 }
@@ -93,12 +93,9 @@ impl App {
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
-        let server = Server::new_with_acceptor(FrontDoor::new(listener)).run_with_graceful_shutdown(
-            routes(api, pages, sessions, metrics),
-            stop.clone().cancelled_owned(),
-            Some(stop_max),
-        );
-        let server = tokio::spawn(server);
+        let endpoint = routes(api, pages, sessions, metrics, Duration::from_secs(config.body_secs));
+        let door = FrontDoor::new(listener, config.door_limits());
+        let server = tokio::spawn(door.serve(endpoint.map_to_response(), stop.clone(), stop_max));
         Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer })
     }
 

@@ -1,11 +1,12 @@
 //! Every setting: flag, variable, default and reason. No other file reads the environment.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 
 use crate::{
     feed::LogLimits,
+    listener::DoorLimits,
     mongo::{QueueLimits, SchemaOptions},
     replay::ReplayLimits,
     telemetry::LogFormat,
@@ -49,6 +50,28 @@ pub struct Config {
     /// that the server makes they are always kept
     #[arg(long, env = "PRE_IMAGES", value_parser = FalseyValueParser::new())]
     pub pre_images: bool,
+
+    /// The most open connections
+    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 50_000)]
+    pub connections_max: usize,
+
+    /// The most of one address (of one /64 network with IPv6). A proxy in front of this server has one address for all
+    /// of its clients
+    #[arg(long, env = "CONNECTIONS_PER_ADDRESS_MAX", default_value_t = 20_000)]
+    pub connections_per_address_max: usize,
+
+    /// How many seconds a client may take to send the headers of a request, and how long a connection that has no
+    /// request is kept
+    #[arg(long, env = "HEADER_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub header_secs: u64,
+
+    /// How many seconds a client may take to send the body of a request
+    #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub body_secs: u64,
+
+    /// After how many seconds without a byte that moves a connection is closed
+    #[arg(long, env = "SILENCE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub silence_secs: u64,
 
     /// The most messages that may wait for MongoDB; more are refused with 503 until it has caught up
     #[arg(long, env = "INSERTS_WAITING_MAX", default_value_t = 10_000)]
@@ -97,6 +120,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// See [`DoorLimits`].
+    pub fn door_limits(&self) -> DoorLimits {
+        DoorLimits {
+            connections_max: self.connections_max,
+            connections_per_address_max: self.connections_per_address_max,
+            header_time_max: Duration::from_secs(self.header_secs),
+            silence_max: Duration::from_secs(self.silence_secs),
+        }
+    }
+
     /// See [`QueueLimits`].
     pub fn queue_limits(&self) -> QueueLimits {
         QueueLimits { documents_max: self.inserts_waiting_max, bytes_max: self.inserts_waiting_bytes_max }

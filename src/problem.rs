@@ -55,6 +55,7 @@ impl Problem {
             StatusCode::FORBIDDEN => ("forbidden", "This is not allowed"),
             StatusCode::NOT_FOUND => ("not-found", "There is nothing here"),
             StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "This can not be done here"),
+            StatusCode::REQUEST_TIMEOUT => ("timeout", "The request took too long"),
             StatusCode::CONFLICT => ("conflict", "Another message has this id"),
             StatusCode::LENGTH_REQUIRED => ("length-required", "The length of the body must be given"),
             StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The request is too large"),

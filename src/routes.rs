@@ -1,11 +1,15 @@
 //! The whole URL table on one screen.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, error::NotFoundError, get,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    error::NotFoundError,
+    get,
+    http::{StatusCode, header},
     middleware::CatchPanic,
 };
+use tokio::time::timeout;
 
 use crate::{
     api::{self, Api},
@@ -20,7 +24,15 @@ use crate::{
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Everything that the server offers.
-pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> impl Endpoint {
+/// The body of a request to the API may take `body_time_max` to come.
+pub fn routes(
+    api: Api,
+    pages: Pages,
+    sessions: Sessions,
+    metrics: Metrics,
+    body_time_max: Duration,
+) -> impl Endpoint<Output = Response> + 'static {
+    let bound_body = move |request| bound_body(request, body_time_max);
     let service = api::service(&api);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     Route::new()
@@ -50,14 +62,20 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.
-async fn bound_body(mut request: Request) -> poem::Result<Request> {
-    let body = request.take_body().into_bytes_limit(BODY_BYTES_MAX).await?;
+async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Request> {
+    let body = timeout(time_max, request.take_body().into_bytes_limit(BODY_BYTES_MAX)).await;
+    let body = body.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
     request.set_body(body);
     Ok(request)
 }
 
-/// An unknown URL is a page for people. (A route `/*rest` would also take `/`.)
+/// An unknown URL is a page for browsers, which ask for HTML, and the usual problem for everybody else. (A route
+/// `/*rest` would also take `/`.)
 async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
+    if !accepted.is_some_and(|types| types.contains("text/html")) {
+        return endpoint.call(request).await.map(IntoResponse::into_response);
+    }
     let mut asked = Request::builder().uri(request.uri().clone()).finish();
     *asked.headers_mut() = request.headers().clone();
     match endpoint.call(request).await {

@@ -26,7 +26,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("sessions", &["feed", "mongo", "problem", "replay", "watcher"]),
     ("pages", &["mongo", "watcher"]),
     ("listener", &[]),
-    ("config", &["feed", "mongo", "replay"]),
+    ("config", &["feed", "listener", "mongo", "replay"]),
     ("routes", &["api", "pages", "problem", "sessions"]),
     ("app", &["api", "config", "feed", "listener", "mongo", "pages", "replay", "routes", "sessions", "watcher"]),
     ("lib", &[]),

@@ -2,10 +2,8 @@
 
 use askama::Template;
 use poem::{
-    Response, Result,
-    error::NotFoundError,
-    handler,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    Response, handler,
+    http::{HeaderValue, StatusCode, header},
 };
 
 use super::{
@@ -28,15 +26,10 @@ struct ErrorPage<'a> {
     again: Option<&'a str>,
 }
 
-/// 404 for a path that leads nowhere: a page for browsers, which ask for HTML, and the server's usual error for
-/// everybody else.
+/// 404 for a path that leads nowhere.
 #[handler]
-pub(crate) fn not_found(headers: &HeaderMap, visitor: Visitor) -> Result<Response> {
-    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if !accepted.is_some_and(|types| types.contains("text/html")) {
-        return Err(NotFoundError.into());
-    }
-    Ok(show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text)))
+pub(crate) fn not_found(visitor: Visitor) -> Response {
+    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text))
 }
 
 /// 404 for a name that no room can have.

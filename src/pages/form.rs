@@ -2,10 +2,11 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use poem::{Body, error::ResponseError, http::StatusCode};
+use tokio::time::timeout;
 
 use super::{
     place::Place,
@@ -16,6 +17,8 @@ use crate::message::{Draft, FieldError};
 
 /// The largest form, in bytes. A text that is far too long still fits, so that it is given back to be shortened.
 const FORM_BYTES_MAX: usize = 256 * 1024;
+/// How long a form may take to come, in seconds.
+const FORM_SECS_MAX: u64 = 20;
 
 /// The fields as a browser sends them.
 #[derive(Debug, Clone, Default)]
@@ -31,9 +34,10 @@ impl SentForm {
     /// Reads the body of a form. Fields that are missing are empty, others are passed over.
     ///
     /// # Errors
-    /// The status to answer: the body was too large, or ended too early.
+    /// The status to answer: the body was too large, ended too early, or did not come.
     pub(super) async fn read(body: Body) -> Result<Self, StatusCode> {
-        let bytes = body.into_bytes_limit(FORM_BYTES_MAX).await.map_err(|error| error.status())?;
+        let reading = timeout(Duration::from_secs(FORM_SECS_MAX), body.into_bytes_limit(FORM_BYTES_MAX));
+        let bytes = reading.await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map_err(|error| error.status())?;
         let mut form = Self::default();
         for (name, value) in form_urlencoded::parse(&bytes) {
             let field = match &*name {

@@ -5,6 +5,7 @@ mod binary;
 mod contract;
 mod faults;
 mod follow;
+mod front_door;
 mod harness;
 mod input;
 mod openapi;
