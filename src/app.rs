@@ -15,9 +15,10 @@ use crate::{
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
     mongo::{Changes, Deployment, History, Inserter, ResumePoint, StretchLimits, connect},
+    origin::Origins,
     pages::Pages,
     replay::Replays,
-    routes::routes,
+    routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
     telemetry::Metrics,
     watcher::Watcher,
@@ -93,7 +94,11 @@ impl App {
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
-        let endpoint = routes(api, pages, sessions, metrics, Duration::from_secs(config.body_secs));
+        let limits = RequestLimits {
+            origins: Origins::new(&config.allow_origin),
+            body_time_max: Duration::from_secs(config.body_secs),
+        };
+        let endpoint = routes(api, pages, sessions, metrics, limits);
         let door = FrontDoor::new(listener, config.door_limits());
         let server = tokio::spawn(door.serve(endpoint.map_to_response(), stop.clone(), stop_max));
         Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer })

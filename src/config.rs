@@ -8,6 +8,7 @@ use crate::{
     feed::LogLimits,
     listener::DoorLimits,
     mongo::{QueueLimits, SchemaOptions},
+    origin::AllowedOrigin,
     replay::ReplayLimits,
     telemetry::LogFormat,
 };
@@ -50,6 +51,11 @@ pub struct Config {
     /// that the server makes they are always kept
     #[arg(long, env = "PRE_IMAGES", value_parser = FalseyValueParser::new())]
     pub pre_images: bool,
+
+    /// An origin whose web pages may use this server beside its own, such as `https://app.example.org`; repeated, or
+    /// separated by commas; `*` allows all. Pages of other origins can neither write nor open a WebSocket
+    #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<AllowedOrigin>,
 
     /// The most open connections
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 50_000)]

@@ -47,6 +47,7 @@ pub mod feed;
 pub mod listener;
 pub mod message;
 pub mod mongo;
+pub mod origin;
 pub mod pages;
 pub mod problem;
 pub mod replay;

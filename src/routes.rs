@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{self, Api},
+    origin::Origins,
     pages::{self, Pages},
     problem::Problem,
     sessions::{Sessions, serve_websocket},
@@ -23,16 +24,23 @@ use crate::{
 /// the pages have a bound of their own, and an answer in HTML.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// What holds for requests of every kind.
+pub struct RequestLimits {
+    /// Which web pages may use the server.
+    pub origins: Origins,
+    /// How long the body of a request to the API may take to come.
+    pub body_time_max: Duration,
+}
+
 /// Everything that the server offers.
-/// The body of a request to the API may take `body_time_max` to come.
 pub fn routes(
     api: Api,
     pages: Pages,
     sessions: Sessions,
     metrics: Metrics,
-    body_time_max: Duration,
+    limits: RequestLimits,
 ) -> impl Endpoint<Output = Response> + 'static {
-    let bound_body = move |request| bound_body(request, body_time_max);
+    let bound_body = move |request| bound_body(request, limits.body_time_max);
     let service = api::service(&api);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     Route::new()
@@ -59,6 +67,7 @@ pub fn routes(
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
+        .with(limits.origins)
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.

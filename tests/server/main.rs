@@ -9,6 +9,7 @@ mod front_door;
 mod harness;
 mod input;
 mod openapi;
+mod origins;
 mod paging;
 mod programs;
 mod recover;
