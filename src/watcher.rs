@@ -33,6 +33,13 @@ const BLINK_SECS: u64 = 2;
 /// The most changes of one time that are held back until it is known which of them are new. More are told again.
 const AGAIN_EVENTS_MAX: usize = 10_000;
 
+/// After so long without a stream everything connects anew, in seconds, and again after as long: see
+/// [`Deployment::renew`].
+const RENEW_SECS: u64 = 20;
+
+/// A stream that lived for so long was well, in seconds: the next one is opened without the back-off of those before it.
+const WELL_SECS: u64 = 5;
+
 /// How long a gap is kept from clients for the indexes of a collection that is new, in seconds.
 const INDEX_SECS_WAITED: u64 = 2;
 
@@ -124,6 +131,8 @@ pub struct Watcher {
     told: watch::Sender<Told>,
     metrics: Metrics,
     resume: ResumePoint,
+    /// Openings since a stream was well.
+    tries: u32,
     /// After a stream that goes on by time was opened: what of that time has come again, until it is told what of it is
     /// new.
     again: Option<Vec<Received>>,
@@ -141,15 +150,28 @@ impl Watcher {
         let (status, state) = watch::channel(state);
         let (told, told_receiver) = watch::channel(Told::Live);
         let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
-        let watcher =
-            Self { deployment, writer, status, told, metrics, resume: ResumePoint::Now, again: None, invalid };
+        let watcher = Self {
+            deployment,
+            writer,
+            status,
+            told,
+            metrics,
+            resume: ResumePoint::Now,
+            tries: 0,
+            again: None,
+            invalid,
+        };
         (watcher, WatcherStatus { state, told: told_receiver })
     }
 
     /// Reads `changes` and its successors for ever.
     pub async fn run(mut self, mut changes: Changes) {
         loop {
+            let opened_at = Instant::now();
             let ended = self.drain(&mut changes).await;
+            if opened_at.elapsed() > Duration::from_secs(WELL_SECS) {
+                self.tries = 0;
+            }
             // A stream that ended is never used again: it goes before the next one is opened.
             drop(changes);
             self.status.send_modify(|state| state.is_open = false);
@@ -161,7 +183,9 @@ impl Watcher {
                 StreamError::Broken(_) => "broken",
             };
             self.metrics.stream_reopens.get_or_create(&ReasonLabels { reason }).inc();
-            warn!("{ended}; opening it again");
+            if self.tries.is_power_of_two() || self.tries == 0 {
+                warn!("{ended}; opening it again");
+            }
             match ended {
                 StreamError::Broken(_) => {}
                 StreamError::Created(time) => self.resume = ResumePoint::At(time),
@@ -260,10 +284,17 @@ impl Watcher {
 
     /// Opens the next stream, however long that takes.
     async fn reopen(&mut self) -> Changes {
-        let mut tries: u32 = 0;
         let broke_at = Instant::now();
+        let mut renew_at = broke_at + Duration::from_secs(RENEW_SECS);
         loop {
-            sleep(back_off(tries)).await;
+            sleep(back_off(self.tries)).await;
+            self.tries = self.tries.saturating_add(1);
+            if Instant::now() >= renew_at {
+                renew_at = Instant::now() + Duration::from_secs(RENEW_SECS);
+                if self.deployment.renew().await {
+                    info!("MongoDB can be reached over new connections");
+                }
+            }
             let opened = {
                 let opening = Changes::open(&self.deployment, &self.resume);
                 tokio::pin!(opening);
@@ -311,12 +342,11 @@ impl Watcher {
                     error!("{reason}; every client will reload");
                     self.resume = ResumePoint::Now;
                 }
-                Err(OpenError::Failed(reason)) if tries.is_power_of_two() => {
-                    warn!("the change stream could not be opened ({} tries): {reason}", tries + 1);
+                Err(OpenError::Failed(reason)) if self.tries.is_power_of_two() => {
+                    warn!("the change stream could not be opened ({} tries): {reason}", self.tries);
                 }
                 Err(OpenError::Failed(_)) => {}
             }
-            tries = tries.saturating_add(1);
         }
     }
 }

@@ -114,7 +114,7 @@ impl Changes {
             Ok(found) => found.is_some_and(|found| found.images) && deployment.trusts_images(),
             Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
         };
-        let collection = deployment.streams.collection::<Document>(&deployment.collection);
+        let collection = deployment.streams().collection::<Document>(&deployment.collection);
         let aggregate = collection.aggregate(pipeline(from, has_images)).max_await_time(patience).batch();
         let mut cursor = aggregate.await.map_err(|error| match StreamError::of(&error) {
             StreamError::Lost(reason) => OpenError::Lost(reason),

@@ -2,18 +2,19 @@
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use mongodb::{
-    Client, ClusterTime, Database,
-    bson::{Document, Timestamp, doc},
+    Client, ClusterTime, Collection, Database,
+    bson::{Document, RawDocumentBuf, Timestamp, doc},
     error::{Error, ErrorKind},
     options::{Acknowledgment, ClientOptions, ReadConcern, WriteConcern},
 };
+use tokio::time::timeout;
 
 /// How long the driver looks for a server that can take an operation. Longer than an election (about 2 s on
 /// a set with MongoDB's defaults takes up to 12 s; requests then answer 503 and are retried by their clients).
@@ -25,19 +26,18 @@ const CONNECTIONS_MAX: u32 = 64;
 /// The first MongoDB that has what we use: `changeStreamPreAndPostImages`, and `$in` in partial indexes.
 const OLDEST_MAJOR: u32 = 6;
 
-/// A deployment that was found to have what we need.
+/// A deployment that was found to have what we need. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deployment {
-    /// For requests: inserts and reads.
-    pub(super) requests: Database,
-    /// For streams: a client of its own, so that inserts never queue behind a `getMore` that waits.
-    pub(super) streams: Database,
-    /// For streams over the past, which come and go, so that they never disturb the one that everything hangs on.
-    pub(super) replays: Database,
+    options: Arc<ClientOptions>,
+    clients: Arc<RwLock<Clients>>,
+    /// Whether this one reads the past.
+    is_for_replays: bool,
+    database: String,
     /// The name of the collection of messages.
     pub(super) collection: String,
-    /// The newest signed cluster time that the streams have seen. The two clients do not share what they learn, and
-    /// a node refuses to wait for a time of which it has no signed word.
+    /// The newest signed cluster time that the streams have seen. The clients do not share what they learn, and a node
+    /// refuses to wait for a time of which it has no signed word.
     newest: Arc<RwLock<Option<SignedTime>>>,
     /// The collection was seen to keep images and not to have one.
     images_are_missing: Arc<AtomicBool>,
@@ -45,6 +45,23 @@ pub struct Deployment {
     pub hosts: String,
     /// MongoDB's version, for the log.
     pub version: String,
+}
+
+#[derive(Debug)]
+struct Clients {
+    /// For requests: inserts and reads.
+    requests: Client,
+    /// For the stream: a client of its own, so that inserts never queue behind a `getMore` that waits.
+    streams: Client,
+    /// For streams over the past, which come and go, so that they never disturb the one that everything hangs on.
+    replays: Client,
+}
+
+impl Clients {
+    fn new(options: &ClientOptions) -> Result<Self, Error> {
+        let client = || Client::with_options(options.clone());
+        Ok(Self { requests: client()?, streams: client()?, replays: client()? })
+    }
 }
 
 /// Why a deployment can not be used.
@@ -116,12 +133,57 @@ pub(super) struct SignedTime {
 impl Deployment {
     /// The same deployment, whose streams are those over the past.
     pub(super) fn for_replays(&self) -> Self {
-        Self { streams: self.replays.clone(), ..self.clone() }
+        Self { is_for_replays: true, ..self.clone() }
+    }
+
+    /// Where inserts and reads go. To be asked for anew each time: see [`Self::renew`].
+    pub(super) fn requests(&self) -> Database {
+        self.clients().requests.database(&self.database)
+    }
+
+    /// The collection, for those.
+    pub(super) fn messages(&self) -> Collection<RawDocumentBuf> {
+        self.requests().collection(&self.collection)
+    }
+
+    /// Where the stream comes from.
+    pub(super) fn streams(&self) -> Database {
+        let clients = self.clients();
+        let client = if self.is_for_replays { &clients.replays } else { &clients.streams };
+        client.database(&self.database)
+    }
+
+    fn clients(&self) -> RwLockReadGuard<'_, Clients> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name of the database.
     pub fn database(&self) -> &str {
-        self.requests.name()
+        &self.database
+    }
+
+    /// Connects anew, if MongoDB can be reached that way and no longer as it was. The driver remembers how many elections there were and takes a
+    /// primary that has seen fewer for an old one, for ever: a deployment that was wiped or restored from a backup is only
+    /// seen by clients that have not seen the one before it. Returns whether everything goes through new clients now, after
+    /// ten seconds at most.
+    pub async fn renew(&self) -> bool {
+        timeout(Duration::from_secs(2 * CONNECT_SECS), self.renew_now()).await.unwrap_or(false)
+    }
+
+    async fn renew_now(&self) -> bool {
+        if self.requests().run_command(doc! { "ping": 1 }).await.is_ok() {
+            return false;
+        }
+        let Ok(clients) = Clients::new(&self.options) else {
+            return false;
+        };
+        if check(&clients.requests, &self.hosts).await.is_err() {
+            return false;
+        }
+        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
+        // Another deployment does not know the signature.
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = None;
+        true
     }
 
     pub(super) fn trusts_images(&self) -> bool {
@@ -169,15 +231,13 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
 
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let name = database.or(options.default_database.as_deref()).unwrap_or("corriente").to_owned();
-    let client = |options: &ClientOptions| {
-        Client::with_options(options.clone()).map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })
-    };
-    let (requests, streams, replays) = (client(&options)?, client(&options)?, client(&options)?);
-    let version = check(&requests, &hosts).await?;
+    let clients = Clients::new(&options).map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })?;
+    let version = check(&clients.requests, &hosts).await?;
     Ok(Deployment {
-        requests: requests.database(&name),
-        streams: streams.database(&name),
-        replays: replays.database(&name),
+        options: Arc::new(options),
+        clients: Arc::new(RwLock::new(clients)),
+        is_for_replays: false,
+        database: name,
         collection: collection.to_owned(),
         newest: Arc::default(),
         images_are_missing: Arc::default(),

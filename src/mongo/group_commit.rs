@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use mongodb::{
-    Collection,
     bson::{self, RawDocumentBuf, cstr},
     error::{Error, ErrorKind, IndexedWriteError},
 };
@@ -83,7 +82,7 @@ impl Queue {
 /// The other end: the one task that inserts. It ends when every [`Queue`] is gone and nothing waits.
 pub struct Committer {
     waiting: mpsc::Receiver<Waiting>,
-    collection: Collection<RawDocumentBuf>,
+    deployment: Deployment,
     /// The newest date given out, in milliseconds.
     newest_millis: i64,
     metrics: Metrics,
@@ -94,9 +93,11 @@ pub struct Committer {
 pub(super) fn open(deployment: &Deployment, limits: QueueLimits, metrics: Metrics) -> (Queue, Committer) {
     let (sender, waiting) = mpsc::channel(limits.documents_max.max(1));
     let bytes = Arc::new(Semaphore::new(limits.bytes_max.min(Semaphore::MAX_PERMITS)));
-    let collection = deployment.requests.collection(&deployment.collection);
     let failures = Seldom::default();
-    (Queue { waiting: sender, bytes }, Committer { waiting, collection, newest_millis: 0, metrics, failures })
+    (
+        Queue { waiting: sender, bytes },
+        Committer { waiting, deployment: deployment.clone(), newest_millis: 0, metrics, failures },
+    )
 }
 
 impl Committer {
@@ -121,7 +122,8 @@ impl Committer {
         }
         let documents = batch.iter().map(|waiting| &waiting.document);
         // Unordered: one that is refused does not hold back those behind it.
-        let inserting = self.collection.insert_many(documents).ordered(false);
+        let collection = self.deployment.messages();
+        let inserting = collection.insert_many(documents).ordered(false);
         let inserted = match timeout(Duration::from_secs(BATCH_SECS_MAX), inserting).await {
             Ok(inserted) => inserted.map(drop).map_err(Failure::of),
             Err(_) => Err(Failure::whole(format!("no answer within {BATCH_SECS_MAX} s"))),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use mongodb::{
-    ClientSession, Collection,
+    ClientSession,
     bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
     error::{Error, ErrorKind},
     options::Hint,
@@ -36,8 +36,7 @@ const NEWEST_ROWS: usize = 4;
 /// Reads what is stored. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct History {
-    deployment: Deployment,
-    pub(super) collection: Collection<RawDocumentBuf>,
+    pub(super) deployment: Deployment,
 }
 
 /// One page.
@@ -77,7 +76,7 @@ struct Row {
 impl History {
     /// A reader of the deployment's collection.
     pub fn new(deployment: &Deployment) -> Self {
-        Self { deployment: deployment.clone(), collection: deployment.requests.collection(&deployment.collection) }
+        Self { deployment: deployment.clone() }
     }
 
     /// The newest `limit` messages of `scope` that are older than `before`, as they were at `at_least` or later.
@@ -109,7 +108,8 @@ impl History {
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
             // `$eq`: an `_id` that is a document may look like an operator, and is to be found, not carried out.
-            let find = self.collection.find_one(doc! { "_id": { "$eq": id } }).projection(projection());
+            let messages = self.deployment.messages();
+            let find = messages.find_one(doc! { "_id": { "$eq": id } }).projection(projection());
             let found = find.session(&mut session).await?;
             Ok(found.and_then(|document| decode(&document).ok()))
         })
@@ -235,8 +235,9 @@ impl History {
         sort: Document,
         limit: usize,
     ) -> Result<Vec<Row>, ReadError> {
+        let messages = self.deployment.messages();
         let find = |hint: Option<Document>| {
-            let find = self.collection.find(filter.clone()).sort(sort.clone()).limit(limit as i64);
+            let find = messages.find(filter.clone()).sort(sort.clone()).limit(limit as i64);
             let find = find.projection(projection()).max_time(Duration::from_secs(READ_SECS_MAX));
             match hint {
                 Some(key) => find.hint(Hint::Keys(key)),
@@ -258,7 +259,7 @@ impl History {
 
     /// A causal session: its reads are at least as new as `at_least`, on whichever node they run.
     pub(super) async fn session_at(&self, at_least: ClusterTime) -> Result<ClientSession, Error> {
-        let client = self.collection.client();
+        let client = self.deployment.requests().client().clone();
         let mut session = client.start_session().causal_consistency(true).await?;
         let mut at_least = timestamp(at_least);
         if let Some(newest) = self.deployment.newest_time() {

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use mongodb::{
-    Collection,
-    bson::{Bson, RawDocumentBuf, doc, oid::ObjectId},
-};
+use mongodb::bson::{Bson, doc, oid::ObjectId};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -30,7 +27,7 @@ const INSERT_SECS_MAX: u64 = 5;
 #[derive(Debug, Clone)]
 pub struct Inserter {
     queue: Queue,
-    stored: Collection<RawDocumentBuf>,
+    deployment: Deployment,
     source: &'static str,
     metrics: Metrics,
 }
@@ -76,8 +73,7 @@ impl Inserter {
     /// An inserter into the deployment's collection, and the task that must run for it.
     pub fn new(deployment: &Deployment, limits: QueueLimits, metrics: Metrics) -> (Self, Committer) {
         let (queue, committer) = group_commit::open(deployment, limits, metrics.clone());
-        let stored = deployment.requests.collection(&deployment.collection);
-        (Self { queue, stored, source: "other", metrics }, committer)
+        (Self { queue, deployment: deployment.clone(), source: "other", metrics }, committer)
     }
 
     /// The same inserter, whose inserts are counted as coming from `source`.
@@ -135,7 +131,8 @@ impl Inserter {
             warn!("a message whose id is taken could not be compared with the stored one: {reason}");
             InsertError::Unknown { id: id.clone() }
         };
-        let stored = self.stored.find_one(filter).projection(projection()).await;
+        let collection = self.deployment.messages();
+        let stored = collection.find_one(filter).projection(projection()).await;
         let stored = stored.map_err(|error| unknown(&sentence_of(&error)))?;
         // The one that took the id may not be on a majority yet, or was deleted meanwhile.
         let stored = stored.ok_or_else(|| unknown("it is not readable yet"))?;

@@ -87,9 +87,10 @@ impl History {
         filter.insert("room", doc! { "$gt": after });
         // The first one says it, unless its name is of bytes that are no text. Such a name can not be given back, to go
         // on after it, so that its documents are read until another room begins.
+        let messages = self.deployment.messages();
         for limit in [1, 0] {
             let find = || {
-                let find = self.collection.find(filter.clone()).sort(doc! { "room": 1 }).limit(limit);
+                let find = messages.find(filter.clone()).sort(doc! { "room": 1 }).limit(limit);
                 find.projection(doc! { "_id": 0, "room": 1 }).max_time(SEEK_TIME_MAX)
             };
             let mut cursor = match find().hint(Hint::Keys(room_key())).session(&mut *session).await {

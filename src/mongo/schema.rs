@@ -101,7 +101,7 @@ impl Deployment {
             if !changes.is_empty() {
                 let mut command = doc! { "collMod": &self.collection };
                 command.extend(changes);
-                self.requests.run_command(command).await.map_err(refused("changing its options"))?;
+                self.requests().run_command(command).await.map_err(refused("changing its options"))?;
             }
         }
         Ok(())
@@ -117,7 +117,7 @@ impl Deployment {
     }
 
     async fn build_indexes(&self) -> Result<(), SchemaError> {
-        let collection = self.requests.collection::<Document>(&self.collection);
+        let collection = self.requests().collection::<Document>(&self.collection);
         let building = async {
             for index in indexes() {
                 match collection.create_index(index).await {
@@ -140,7 +140,7 @@ impl Deployment {
             "changeStreamPreAndPostImages": { "enabled": true },
         };
         command.extend(validation());
-        match self.requests.run_command(command).await {
+        match self.requests().run_command(command).await {
             // 48 NamespaceExists: another server process made it just now, in the same way.
             Err(error) if has_code(&error, &[48]) => Ok(()),
             other => other.map(|_| ()),
@@ -154,7 +154,7 @@ impl Deployment {
             "filter": { "name": &self.collection },
             "cursor": {},
         };
-        let reply = self.streams.run_command(command).await?;
+        let reply = self.streams().run_command(command).await?;
         let first = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         let Some(found) = first.ok().and_then(|batch| batch.first()).and_then(|first| first.as_document()) else {
             return Ok(None);
@@ -168,7 +168,7 @@ impl Deployment {
     }
 
     pub(super) fn namespace(&self) -> String {
-        format!("{}.{}", self.requests.name(), self.collection)
+        format!("{}.{}", self.database(), self.collection)
     }
 
     fn refused(&self, step: &'static str, error: &Error) -> SchemaError {
