@@ -4,6 +4,12 @@
 #[path = "../../../examples/nemesis/checker.rs"]
 #[allow(dead_code)] // The table of the example needs more of it.
 mod checker;
+#[path = "../../../examples/nemesis/growth.rs"]
+#[allow(dead_code)] // Here for its own tests: those of an example are not run.
+mod growth;
+#[path = "../../../examples/nemesis/ports.rs"]
+#[allow(dead_code)]
+mod ports;
 #[path = "../../../examples/nemesis/reader.rs"]
 mod reader;
 #[path = "../../../examples/nemesis/stage.rs"]
