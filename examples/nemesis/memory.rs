@@ -10,7 +10,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    growth::{Growth, Memory, Sample},
+    growth::{Growth, Sample},
     programs::Program,
 };
 
@@ -41,24 +41,16 @@ impl MemoryWatch {
 }
 
 async fn sample(programs: Vec<Arc<Program>>, begun: Instant, stop: CancellationToken) -> Vec<Vec<Sample>> {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("an HTTP client");
     let mut samples: Vec<Vec<Sample>> = programs.iter().map(|_| Vec::new()).collect();
     while stop.run_until_cancelled(sleep(SAMPLE_EVERY)).await.is_some() {
         for (program, samples) in programs.iter().zip(&mut samples) {
             // One that is just being started or killed has nothing to tell.
-            if let Some(memory) = memory_of(program, &http).await {
-                samples.push(Sample { at: begun.elapsed(), memory });
+            if let Some(resident_kib) = program.pid_now().and_then(|pid| resident_kib(pid, "VmRSS:")) {
+                samples.push(Sample { at: begun.elapsed(), resident_kib });
             }
         }
     }
     samples
-}
-
-async fn memory_of(program: &Program, http: &reqwest::Client) -> Option<Memory> {
-    let resident_kib = resident_kib(program.pid_now()?, "VmRSS:")?;
-    let text = http.get(format!("{}/metrics", program.url)).send().await.ok()?.text().await.ok()?;
-    let log_bytes: u64 = text.lines().find_map(|line| line.strip_prefix("corriente_log_bytes ")?.parse().ok())?;
-    Some(Memory { resident_kib, log_kib: log_bytes / 1_024 })
 }
 
 /// A line of what Linux tells of a process's memory; `None` elsewhere.

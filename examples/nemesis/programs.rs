@@ -22,6 +22,10 @@ const START_SECS_MAX: u64 = 90;
 /// How long a server may take to stop when it is told to, in seconds: this is promised.
 const STOP_SECS_MAX: u64 = 10;
 
+/// A log that is full within the first minute: what falls out of it is a part of what is to be tried, and from then on
+/// memory must be flat.
+const LOG_ENTRIES_MAX: usize = 5_000;
+
 /// One server.
 pub struct Program {
     pub url: String,
@@ -62,7 +66,9 @@ pub fn build() -> anyhow::Result<PathBuf> {
 impl Program {
     /// Starts a server on `port`.
     pub async fn start(binary: &Path, uri: &str, port: u16, log: PathBuf) -> anyhow::Result<Self> {
-        let args = ["--mongodb-uri", uri, "--port", &port.to_string()].map(str::to_owned).to_vec();
+        let (port_text, entries_max) = (port.to_string(), LOG_ENTRIES_MAX.to_string());
+        let args = ["--mongodb-uri", uri, "--port", &port_text, "--log-entries-max", &entries_max];
+        let args = args.map(str::to_owned).to_vec();
         let url = format!("http://127.0.0.1:{port}");
         let program = Self { url, binary: binary.to_owned(), args, log, life: Mutex::default() };
         program.restart().await?;
