@@ -95,6 +95,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         rest_writers: 3,
         socket_writers: 3,
         driver_writers: 2,
+        bulk_writers: 0,
         readers: 9,
         pause_between: Duration::from_millis(arguments.pause_millis),
         hop_after: Some(400),

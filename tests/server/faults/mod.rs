@@ -8,7 +8,6 @@ mod checker;
 #[allow(dead_code)] // Here for its own tests: those of an example are not run.
 mod growth;
 #[path = "../../../examples/nemesis/ports.rs"]
-#[allow(dead_code)]
 mod ports;
 #[path = "../../../examples/nemesis/reader.rs"]
 mod reader;
@@ -19,11 +18,16 @@ mod traffic;
 #[path = "../../../examples/nemesis/writers.rs"]
 mod writers;
 
+mod clients;
 mod collection;
 mod inserts;
 mod members;
 mod oplog;
 mod outages;
+mod poison;
+mod program;
 mod programs;
+mod reopening;
 mod streams;
+mod wipe;
 mod world;
