@@ -115,6 +115,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 
     println!("settling");
+    let settling = Instant::now();
     let Victims { set, programs, traffic, .. } = victims;
     // Before the histories of the whole run are read again, all at once, which no minute of the run does.
     let growths = memory.finish().await;
@@ -129,7 +130,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 
     println!("\n== {} rounds of faults, seed {seed}, {} servers ==\n", rounds.len(), programs.len());
-    print_faults(&rounds, &verdict);
+    print_faults(&rounds, settling, &verdict);
     println!();
     print_promise(&verdict, &ledger);
     println!();

@@ -29,8 +29,9 @@ struct Row {
 }
 
 /// Prints a row for each kind of fault. What was found counts for the faults that were the newest when it happened: for
-/// both when there were two, and once in the last row.
-pub fn print_faults(rounds: &[Round], verdict: &Verdict) {
+/// both when there were two, and once in the last row. What was found after `settling` began counts for none of them:
+/// then all histories of the run are read on from, at once.
+pub fn print_faults(rounds: &[Round], settling: Instant, verdict: &Verdict) {
     let mut rows: BTreeMap<&str, Row> = Fault::ALL.iter().map(|fault| (fault.as_str(), Row::default())).collect();
     let mut total = Row::default();
     let names = |round: &Round| round.faults.iter().map(|fault| fault.as_str()).collect::<BTreeSet<_>>();
@@ -43,7 +44,12 @@ pub fn print_faults(rounds: &[Round], verdict: &Verdict) {
     for (kind, list) in findings_of(verdict).into_iter().enumerate() {
         for Finding { at, .. } in list {
             let round = rounds.iter().rev().find(|round| round.at <= *at);
-            for name in round.map_or_else(|| ["before all"].into(), names) {
+            let names = match round {
+                _ if *at >= settling => ["(after all)"].into(),
+                Some(round) => names(round),
+                None => ["(before all)"].into(),
+            };
+            for name in names {
                 rows.entry(name).or_default().findings[kind] += 1;
             }
             total.findings[kind] += 1;
