@@ -346,6 +346,8 @@ async fn handshakes_that_are_none_are_refused_in_words() {
         let answer = Answer::to(request).await;
         assert_eq!(answer.status, status, "{headers:?}: {}", answer.text);
         assert_eq!(answer.header("content-type"), "application/problem+json", "{}", answer.text);
+        // What it would take, as RFC 6455 (4.4) asks.
+        assert_eq!(answer.header("sec-websocket-version"), if status == 426 { "13" } else { "" });
     }
     server.stop().await;
 }

@@ -71,3 +71,11 @@ async fn a_stream_that_can_not_be_opened_for_long_is_tried_twice_a_second_at_mos
     assert!(told.iter().any(|word| word == "catching up"), "{told:?}");
     program.kill().await;
 }
+
+#[tokio::test]
+async fn a_stream_that_opens_but_breaks_at_every_read_is_opened_twice_a_second_at_most() {
+    // Not a code upon which the driver itself waits for the next heartbeat.
+    let (world, mut program, mut follower) = expect_patience(&["getMore"], 136).await;
+    expect_recovery(&world, &mut follower).await;
+    program.kill().await;
+}

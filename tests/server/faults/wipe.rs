@@ -82,3 +82,15 @@ async fn expect_recovery_from_wipe(mut world: World, dir: &TempDir) {
     assert_eq!(stored, 1, "what was written since");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_mongodb_that_had_more_elections_than_the_one_after_it_is_a_reset_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = set_in(dir.path(), None).await;
+    // One election more than the next one will have had: a driver takes that one's primary for an old one.
+    set.kill(0).unwrap();
+    set.restart(0).await.unwrap();
+    set.primary().await.unwrap();
+    let world = World::on(set, 1, &[]).await;
+    expect_recovery_from_wipe(world, &dir).await;
+}
