@@ -150,6 +150,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Resets that have none of the reasons in `allowed`.
+    pub fn resets_besides(&self, allowed: &[&str]) -> Vec<&Finding> {
+        self.resets.iter().filter(|reset| !allowed.iter().any(|reason| reset.words.ends_with(reason))).collect()
+    }
+
     /// Whether nothing but repeats, which a replay's seam allows, went wrong.
     pub fn is_kept(&self) -> bool {
         let broken = [&self.lost, &self.unseen, &self.phantoms, &self.reordered, &self.diverged, &self.scandals];

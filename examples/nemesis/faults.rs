@@ -66,10 +66,23 @@ impl Fault {
     }
 }
 
+/// Faults in random order, of which each comes before any comes again: a short run has them all.
+#[derive(Default)]
+pub struct Deck(Vec<Fault>);
+
+impl Deck {
+    pub fn draw(&mut self, rng: &mut StdRng) -> Fault {
+        if self.0.is_empty() {
+            self.0 = Fault::ALL.to_vec();
+        }
+        self.0.swap_remove(rng.random_range(0..self.0.len()))
+    }
+}
+
 /// What the faults work on.
 pub struct Victims {
     pub set: Arc<ReplicaSet>,
-    pub programs: Vec<Program>,
+    pub programs: Vec<Arc<Program>>,
     pub traffic: Traffic,
     /// The `appName` of the servers.
     pub app_name: String,
@@ -82,7 +95,9 @@ impl Victims {
     pub async fn suffer(&self, fault: Fault, rng: &mut StdRng) {
         let hold = Duration::from_millis(rng.random_range(100..4_000));
         let member = rng.random_range(0..self.set.members());
-        let server = &self.programs[rng.random_range(0..self.programs.len())];
+        // The first of several servers is never ended: what it would leak has the whole run to show itself.
+        let first = usize::from(self.programs.len() > 1);
+        let server = &self.programs[rng.random_range(first..self.programs.len())];
         match fault {
             Fault::KillPrimary | Fault::PausePrimary => {
                 let Ok(primary) = self.set.wait_for_primary(Duration::from_secs(5)).await else {

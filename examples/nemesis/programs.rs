@@ -15,10 +15,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::memory::resident_kib;
+
 /// How long a start may take, in seconds: MongoDB may be away, and a server without it gives up and is started again.
 const START_SECS_MAX: u64 = 90;
 /// How long a server may take to stop when it is told to, in seconds: this is promised.
 const STOP_SECS_MAX: u64 = 10;
+
+/// A log that is full within the first minute: what falls out of it is a part of what is to be tried, and from then on
+/// memory must be flat.
+const LOG_ENTRIES_MAX: usize = 5_000;
 
 /// One server.
 pub struct Program {
@@ -35,14 +41,23 @@ struct Life {
     peak_kib: u64,
 }
 
-/// Builds the server in the profile of this example, and says where it is.
+/// Builds the server in the profile of this example, and says where it is. The example is named besides, as it is built
+/// with more features of what both use: alone, the server would have all of that built a second time.
 pub fn build() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
     let profile = here.parent().and_then(Path::parent).context("the example lies in target/PROFILE/examples")?;
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args(["build", "--bin", "corriente"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo
+        .args(["build", "--quiet", "--bin", "corriente", "--example", "nemesis"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile.ends_with("release") {
         cargo.arg("--release");
+    }
+    // What `cargo run` says of the package makes some build scripts run again, and everything above them be built anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
     }
     ensure!(cargo.status()?.success(), "the server does not build");
     Ok(profile.join("corriente"))
@@ -51,7 +66,9 @@ pub fn build() -> anyhow::Result<PathBuf> {
 impl Program {
     /// Starts a server on `port`.
     pub async fn start(binary: &Path, uri: &str, port: u16, log: PathBuf) -> anyhow::Result<Self> {
-        let args = ["--mongodb-uri", uri, "--port", &port.to_string()].map(str::to_owned).to_vec();
+        let (port_text, entries_max) = (port.to_string(), LOG_ENTRIES_MAX.to_string());
+        let args = ["--mongodb-uri", uri, "--port", &port_text, "--log-entries-max", &entries_max];
+        let args = args.map(str::to_owned).to_vec();
         let url = format!("http://127.0.0.1:{port}");
         let program = Self { url, binary: binary.to_owned(), args, log, life: Mutex::default() };
         program.restart().await?;
@@ -113,6 +130,11 @@ impl Program {
         Ok(())
     }
 
+    /// Its process; `None` when there is none, and while one is being started or ended.
+    pub fn pid_now(&self) -> Option<u32> {
+        self.life.try_lock().ok()?.child.as_ref()?.id()
+    }
+
     /// The most memory that it had, over all its lives, in KiB.
     pub async fn peak_kib(&self) -> u64 {
         let mut life = self.life.lock().await;
@@ -126,8 +148,6 @@ impl Life {
         let Some(pid) = self.child.as_ref().and_then(Child::id) else {
             return;
         };
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        self.peak_kib = self.peak_kib.max(peak.unwrap_or_default());
+        self.peak_kib = self.peak_kib.max(resident_kib(pid, "VmHWM:").unwrap_or_default());
     }
 }

@@ -1,53 +1,105 @@
-//! The table at the end: what each kind of fault did.
+//! The tables at the end: what each kind of fault did, and what the promise came to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use super::checker::{Finding, Verdict};
+use super::{
+    checker::{Finding, Ledger, Verdict},
+    faults::Fault,
+};
 
 /// One fault (or two at once), and what followed.
 pub struct Round {
-    pub name: String,
+    pub faults: Vec<Fault>,
     pub at: Instant,
     /// From the healing until every kind of message flowed to every reader; `None`: never.
     pub recovery: Option<Duration>,
 }
 
+/// What is counted for each kind of fault, in the order of the table.
+const FINDINGS: [&str; 7] = ["lost", "unseen", "phantom", "duplicated", "reordered", "diverged", "resets"];
+
 #[derive(Default)]
 struct Row {
     count: usize,
     recoveries: Vec<Duration>,
-    /// Lost, unseen, repeated, reordered, resets.
-    findings: [usize; 5],
+    findings: [usize; FINDINGS.len()],
 }
 
-/// Prints it. What was found counts for the fault that was the newest when it happened.
-pub fn print_table(rounds: &[Round], verdict: &Verdict) {
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+/// Prints a row for each kind of fault. What was found counts for the faults that were the newest when it happened: for
+/// both when there were two, and once in the last row. What was found after `settling` began counts for none of them:
+/// then all histories of the run are read on from, at once.
+pub fn print_faults(rounds: &[Round], settling: Instant, verdict: &Verdict) {
+    let mut rows: BTreeMap<&str, Row> = Fault::ALL.iter().map(|fault| (fault.as_str(), Row::default())).collect();
+    let mut total = Row::default();
+    let names = |round: &Round| round.faults.iter().map(|fault| fault.as_str()).collect::<BTreeSet<_>>();
     for round in rounds {
-        let row = rows.entry(&round.name).or_default();
-        row.count += 1;
-        row.recoveries.extend(round.recovery);
+        for name in names(round) {
+            rows.entry(name).or_default().note(round);
+        }
+        total.note(round);
     }
-    let kinds = [&verdict.lost, &verdict.unseen, &verdict.repeated, &verdict.reordered, &verdict.resets];
-    for (kind, list) in kinds.into_iter().enumerate() {
+    for (kind, list) in findings_of(verdict).into_iter().enumerate() {
         for Finding { at, .. } in list {
-            let name = rounds.iter().rev().find(|round| round.at <= *at).map_or("(before all)", |round| &round.name);
-            rows.entry(name).or_default().findings[kind] += 1;
+            let round = rounds.iter().rev().find(|round| round.at <= *at);
+            let names = match round {
+                _ if *at >= settling => ["(after all)"].into(),
+                Some(round) => names(round),
+                None => ["(before all)"].into(),
+            };
+            for name in names {
+                rows.entry(name).or_default().findings[kind] += 1;
+            }
+            total.findings[kind] += 1;
         }
     }
-    println!(
-        "{:40} {:>5} {:>5} {:>6} {:>8} {:>9} {:>6}  recovery: median, max",
-        "fault", "count", "lost", "unseen", "repeated", "reordered", "resets"
-    );
-    for (name, Row { count, mut recoveries, findings: [lost, unseen, repeated, reordered, resets] }) in rows {
-        recoveries.sort_unstable();
+    println!("| fault | count | {} | recovery: median | max |", FINDINGS.join(" | "));
+    println!("|---|{}---|---|---|", "---|".repeat(FINDINGS.len()));
+    for (name, row) in rows {
+        println!("| {name} | {} |", row.cells());
+    }
+    println!("| all rounds | {} |", total.cells());
+}
+
+/// Prints what the promise came to, over the whole run.
+pub fn print_promise(verdict: &Verdict, ledger: &Ledger) {
+    let answers: Vec<_> = ledger.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+    println!("| | |");
+    println!("|---|---|");
+    println!("| messages acknowledged | {} |", verdict.acknowledged);
+    println!("| events told to readers | {} |", verdict.events);
+    for (name, list) in FINDINGS.into_iter().zip(findings_of(verdict)) {
+        println!("| {name} | {} |", list.len());
+    }
+    println!("| answers that must not be, and silence | {} |", verdict.scandals.len());
+    println!("| answers to POST by status (0: none) | {} |", answers.join(", "));
+}
+
+fn findings_of(verdict: &Verdict) -> [&[Finding]; FINDINGS.len()] {
+    [
+        &verdict.lost,
+        &verdict.unseen,
+        &verdict.phantoms,
+        &verdict.repeated,
+        &verdict.reordered,
+        &verdict.diverged,
+        &verdict.resets,
+    ]
+}
+
+impl Row {
+    fn note(&mut self, round: &Round) {
+        self.count += 1;
+        self.recoveries.extend(round.recovery);
+    }
+
+    fn cells(mut self) -> String {
+        self.recoveries.sort_unstable();
         let secs = |at: Option<&Duration>| at.map_or("-".into(), |time| format!("{:.2} s", time.as_secs_f64()));
-        let (median, max) = (secs(recoveries.get(recoveries.len() / 2)), secs(recoveries.last()));
-        println!(
-            "{name:40} {count:>5} {lost:>5} {unseen:>6} {repeated:>8} {reordered:>9} {resets:>6}  {median}, {max}"
-        );
+        let (median, max) = (secs(self.recoveries.get(self.recoveries.len() / 2)), secs(self.recoveries.last()));
+        let findings = self.findings.map(|count| count.to_string()).join(" | ");
+        format!("{} | {findings} | {median} | {max}", self.count)
     }
 }

@@ -22,7 +22,7 @@ use super::{
     checker::{Ledger, ReaderLog, Sent, Told, Verdict, check},
     reader::{read, remember},
     stage::Stage,
-    writers::{write_by_driver, write_over_rest, write_over_socket},
+    writers::{write_by_driver, write_in_bulk, write_over_rest, write_over_socket},
 };
 
 /// How long writers may take to settle what they have sent, and readers to know everything, in seconds.
@@ -36,6 +36,8 @@ pub struct Load {
     pub rest_writers: usize,
     pub socket_writers: usize,
     pub driver_writers: usize,
+    /// Each makes a thousand messages a second.
+    pub bulk_writers: usize,
     /// They follow, in turn: everything, both rooms, the first room.
     pub readers: usize,
     /// The average pause of a writer between two messages.
@@ -53,6 +55,7 @@ impl Default for Load {
             rest_writers: 1,
             socket_writers: 1,
             driver_writers: 1,
+            bulk_writers: 0,
             readers: 3,
             pause_between: Duration::from_millis(15),
             hop_after: None,
@@ -94,6 +97,10 @@ impl Traffic {
             let seed = rng.random();
             writers.spawn(write_by_driver(stage.clone(), messages.clone(), format!("driver{n}"), rooms, seed));
         }
+        for n in 0..load.bulk_writers {
+            let rooms = vec![here.clone(), there.clone()];
+            writers.spawn(write_in_bulk(stage.clone(), messages.clone(), format!("bulk{n}"), rooms, rng.random()));
+        }
         let (mut readers, mut logs) = (JoinSet::new(), Vec::new());
         for n in 0..load.readers {
             let log = ReaderLog { name: format!("reader {n}"), rooms: rooms_of(n), ..ReaderLog::default() };
@@ -103,7 +110,12 @@ impl Traffic {
             logs.push(log);
         }
         let rememberer = tokio::spawn(remember_now_and_then(stage.clone(), load.remember_every, rng));
-        let used = [("rest", load.rest_writers), ("socket", load.socket_writers), ("driver", load.driver_writers)];
+        let used = [
+            ("rest", load.rest_writers),
+            ("socket", load.socket_writers),
+            ("driver", load.driver_writers),
+            ("bulk", load.bulk_writers),
+        ];
         let kinds = used.into_iter().filter(|(_, writers)| *writers > 0).map(|(kind, _)| kind).collect();
         Self { stage, cut, messages, writers, readers, logs, kinds, rememberer }
     }

@@ -9,7 +9,7 @@ use mongodb::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
@@ -17,6 +17,9 @@ use super::{
     stage::{ANSWER_SECS_MAX, Socket, Stage, dial, pause_before_coming_back},
 };
 
+/// Messages of an importer's batch, and how often one comes.
+const BATCH: u64 = 50;
+const BATCH_EVERY: Duration = Duration::from_millis(50);
 /// Messages of one socket whose `sent` is waited for at once.
 const UNDER_WAY_MAX: usize = 4;
 
@@ -189,6 +192,48 @@ pub async fn write_by_driver(
         }
         stage.pause(&mut rng).await;
     }
+}
+
+/// Writes past the server in batches of [`BATCH`], as an importer does: one every [`BATCH_EVERY`], so that one writer
+/// alone makes a thousand messages a second. `rooms` in turn.
+pub async fn write_in_bulk(
+    stage: Stage,
+    messages: Collection<Document>,
+    writer: String,
+    rooms: Vec<String>,
+    seed: u64,
+) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut batches = interval(BATCH_EVERY);
+    for batch in 0.. {
+        if stage.stop_writing.run_until_cancelled(batches.tick()).await.is_none() {
+            return;
+        }
+        let sent: Vec<Sent> = (0..BATCH)
+            .map(|n| stage.begin(&writer, &rooms[n as usize % rooms.len()], batch * BATCH + n, None))
+            .collect();
+        let ids: Vec<_> = sent.iter().map(|sent| ObjectId::parse_str(&sent.id).expect("an ObjectId")).collect();
+        let documents: Vec<_> = sent
+            .iter()
+            .zip(&ids)
+            .map(|(Sent { told, .. }, id)| {
+                doc! { "_id": id, "content": &told.content, "sender": &writer, "room": &told.room }
+            })
+            .collect();
+        // A retry finds there already what was stored of a batch that broke.
+        while messages.insert_many(&documents).ordered(false).await.is_err() && !are_stored(&messages, &ids).await {
+            pause_before_coming_back(&mut rng).await;
+        }
+        let now = Instant::now();
+        for sent in &sent {
+            stage.note(&sent.id, |sent| (sent.attempts, sent.acknowledged) = (1, Some(now)));
+        }
+    }
+}
+
+async fn are_stored(messages: &Collection<Document>, ids: &[ObjectId]) -> bool {
+    let stored = messages.count_documents(doc! { "_id": { "$in": ids } }).await;
+    stored.is_ok_and(|stored| stored == ids.len() as u64)
 }
 
 async fn is_stored(messages: &Collection<Document>, id: ObjectId) -> bool {

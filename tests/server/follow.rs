@@ -5,7 +5,7 @@ use mongodb::bson::doc;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{self, Message, protocol::frame::coding::CloseCode};
 
-use crate::harness::TestServer;
+use crate::harness::{Answer, TestServer};
 
 #[tokio::test]
 async fn a_message_reaches_every_follower_of_its_room_and_no_other() {
@@ -329,6 +329,25 @@ async fn handshakes_that_are_none_are_refused_in_words() {
             Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), status, "{query}"),
             other => panic!("{query}: {other:?}"),
         }
+    }
+    let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let version = ("sec-websocket-version", "13");
+    for (headers, status) in [
+        (vec![version], 400),
+        (vec![version, ("sec-websocket-key", "short")], 400),
+        (vec![key], 426),
+        (vec![key, ("sec-websocket-version", "12")], 426),
+    ] {
+        let upgrade = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        let mut request = server.request(reqwest::Method::GET, "/ws?room=general");
+        for (name, value) in upgrade.into_iter().chain(headers.clone()) {
+            request = request.header(name, value);
+        }
+        let answer = Answer::to(request).await;
+        assert_eq!(answer.status, status, "{headers:?}: {}", answer.text);
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{}", answer.text);
+        // What it would take, as RFC 6455 (4.4) asks.
+        assert_eq!(answer.header("sec-websocket-version"), if status == 426 { "13" } else { "" });
     }
     server.stop().await;
 }

@@ -3,6 +3,7 @@
 
 mod binary;
 mod contract;
+mod cursors;
 mod faults;
 mod follow;
 mod front_door;

@@ -71,6 +71,63 @@ async fn a_transaction_cut_in_its_middle_is_replayed_from_its_middle() {
 }
 
 #[tokio::test]
+async fn ten_thousand_at_once_cut_anywhere_go_on_there_from_memory_and_from_the_oplog() {
+    const COUNT: usize = 10_000;
+    let server = TestServer::start().await;
+    let forgetful = TestServer::start_on(server.database.name(), &["--log-entries-max", "100"]).await;
+    let query = "room=general&room=dev";
+    let mut follower = server.follow(query).await;
+    let documents: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let room = if n % 3 == 0 { "dev" } else { "general" };
+            doc! { "content": n.to_string(), "sender": "Ana", "room": room }
+        })
+        .collect();
+    let messages = server.messages();
+    let import = tokio::spawn(async move { messages.insert_many(documents).await });
+
+    // Cut while they are still being written, and on both servers at once.
+    let first_cut = rand::random_range(1..COUNT / 2);
+    let left_at = expect_counted(&mut follower, 0..first_cut).await;
+    drop(follower);
+    let query_after = |left_at: &str| format!("{query}&after={left_at}");
+    let mut here = server.join(&query_after(&left_at)).await;
+    let mut there = forgetful.join(&query_after(&left_at)).await;
+    let second_cut = rand::random_range(first_cut + 1..COUNT);
+    expect_counted(&mut here, first_cut..COUNT).await;
+    let left_at = expect_counted(&mut there, first_cut..second_cut).await;
+    drop(there);
+    import.await.unwrap().unwrap();
+
+    // And once all is long over: the log of one server holds it, the other's does not.
+    for server in [&server, &forgetful] {
+        let mut back = server.join(&query_after(&left_at)).await;
+        expect_counted(&mut back, second_cut..COUNT).await;
+        back.expect("ready").await;
+    }
+    assert!(forgetful.metric("corriente_replays_total{outcome=\"filled\"}").await >= 1);
+    forgetful.stop().await;
+    server.stop().await;
+}
+
+/// Reads created messages whose contents are these numbers, exactly. Returns the cursor of the last.
+async fn expect_counted(follower: &mut Follower, numbers: std::ops::Range<usize>) -> String {
+    let mut left_at = String::new();
+    for n in numbers.clone() {
+        let frame = loop {
+            let frame = follower.next().await.expect("the socket stays open");
+            // It may have caught up with the import more than once.
+            if !matches!(frame["type"].as_str(), Some("ready" | "position")) {
+                break frame;
+            }
+        };
+        assert_eq!(frame["message"]["content"], n.to_string(), "of {numbers:?}: {frame}");
+        left_at = cursor(&frame);
+    }
+    left_at
+}
+
+#[tokio::test]
 async fn a_client_that_missed_more_than_a_replay_holds_is_reset() {
     let server = TestServer::start_with(&["--log-entries-max", "3", "--replay-events-max", "10"]).await;
     let left_at = visit(&server).await;

@@ -4,6 +4,11 @@
 #[path = "../../../examples/nemesis/checker.rs"]
 #[allow(dead_code)] // The table of the example needs more of it.
 mod checker;
+#[path = "../../../examples/nemesis/growth.rs"]
+#[allow(dead_code)] // Here for its own tests: those of an example are not run.
+mod growth;
+#[path = "../../../examples/nemesis/ports.rs"]
+mod ports;
 #[path = "../../../examples/nemesis/reader.rs"]
 mod reader;
 #[path = "../../../examples/nemesis/stage.rs"]
@@ -13,12 +18,17 @@ mod traffic;
 #[path = "../../../examples/nemesis/writers.rs"]
 mod writers;
 
+mod clients;
 mod collection;
 mod group_commit;
 mod inserts;
 mod members;
 mod oplog;
 mod outages;
+mod poison;
+mod program;
 mod programs;
+mod reopening;
 mod streams;
+mod wipe;
 mod world;

@@ -1,12 +1,9 @@
-//! The oplog moves on: past those who were away too long, and under those who are idle.
+//! The oplog moves on past those who were away too long.
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use mongo_replica_set::{Options, ReplicaSet};
 use mongodb::bson::doc;
-use serde_json::Value;
-use tokio::time::timeout;
 
 use super::world::{World, cursor};
 use crate::harness::eventually;
@@ -81,34 +78,5 @@ async fn a_server_that_stood_still_longer_than_the_oplog_reaches_resets_its_clie
     follower.expect("ready").await;
     world.say("live").await;
     follower.expect_next_content("live").await;
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn an_idle_client_is_told_its_position_and_comes_back_with_it() {
-    let world = World::shared().await;
-    let mut idle = world.join(0, "room=quiet").await;
-    let ready = cursor(&idle.expect("ready").await);
-    world.say("elsewhere").await;
-    // With the keep-alive, every 25 s: longer than the patience of other tests.
-    let next_text = async {
-        loop {
-            match idle.socket.next().await {
-                Some(Ok(message)) if message.is_text() => break message.into_text().expect("text").to_string(),
-                Some(Ok(_)) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    };
-    let frame = timeout(Duration::from_secs(45), next_text).await.expect("a position");
-    let frame: Value = serde_json::from_str(&frame).unwrap();
-    assert_eq!(frame["type"], "position", "{frame} is not for an idle client");
-    let position = cursor(&frame);
-    assert!(position[9..25] > ready[9..25], "{position} after {ready}");
-    drop(idle);
-    let document = doc! { "content": "at last", "sender": "Ana", "room": "quiet" };
-    world.messages().insert_one(document).await.unwrap();
-    let mut back = world.join(0, &format!("room=quiet&after={position}")).await;
-    assert_eq!(back.expect_contents(1).await, ["at last"]);
     world.stop().await;
 }

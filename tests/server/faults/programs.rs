@@ -1,46 +1,17 @@
 //! The server itself ends: by force, or because it was asked to.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use mongo_replica_set::Options;
 use mongodb::bson::doc;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
 
 use super::{
+    ports::lasting_port,
+    program::Program,
     traffic::Load,
     world::{World, expect_kept},
 };
 use crate::harness::Follower;
-
-/// Starts the program on `port` (0: any), and returns it with its address when it listens.
-async fn start(world: &World, port: u16) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_corriente"))
-        .args(["--mongodb-uri", &world.uri(), "--database", world.database.name(), "--port", &port.to_string()])
-        .env("RUST_LOG", "error")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the program starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();
-    let listening = async {
-        while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(url) = line.strip_prefix("listening on ") {
-                return url.to_owned();
-            }
-        }
-        panic!("the program ended");
-    };
-    let url = timeout(Duration::from_secs(20), listening).await.expect("it listens");
-    (child, url)
-}
-
-fn port_of(url: &str) -> u16 {
-    url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port")
-}
 
 fn busy() -> Load {
     Load {
@@ -55,36 +26,33 @@ fn busy() -> Load {
 #[tokio::test]
 async fn a_program_that_is_killed_in_a_burst_has_lost_nothing_that_it_acknowledged() {
     let world = World::own(Options::default(), 0).await;
-    let (mut child, url) = start(&world, 0).await;
-    let traffic = super::traffic::Traffic::start(vec![url.clone()], world.messages(), &busy());
+    let mut program = Program::start(&world, lasting_port().unwrap()).await;
+    let traffic = super::traffic::Traffic::start(vec![program.url.clone()], world.messages(), &busy());
     for _ in 0..2 {
         assert!(traffic.flows(10).await);
-        child.kill().await.unwrap();
-        child = start(&world, port_of(&url)).await.0;
+        program.kill().await;
+        program.start_again(&world).await;
     }
     assert!(traffic.flows(10).await);
     let (verdict, ..) = expect_kept(traffic).await;
     assert!(verdict.resets.is_empty() && verdict.repeated.is_empty(), "{verdict}");
-    child.kill().await.unwrap();
+    program.kill().await;
 }
 
 #[tokio::test]
 async fn a_program_that_is_told_to_stop_under_load_ends_in_time_and_has_lost_nothing() {
     let world = World::own(Options::default(), 0).await;
-    let (mut child, url) = start(&world, 0).await;
-    let traffic = super::traffic::Traffic::start(vec![url.clone()], world.messages(), &busy());
+    let mut program = Program::start(&world, lasting_port().unwrap()).await;
+    let traffic = super::traffic::Traffic::start(vec![program.url.clone()], world.messages(), &busy());
     for _ in 0..2 {
         assert!(traffic.flows(10).await);
-        let pid = child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-        let status = timeout(Duration::from_secs(10), child.wait()).await.expect("it ends in time").unwrap();
-        assert!(status.success(), "{status}");
-        child = start(&world, port_of(&url)).await.0;
+        program.stop().await;
+        program.start_again(&world).await;
     }
     assert!(traffic.flows(10).await);
     let (verdict, ..) = expect_kept(traffic).await;
     assert!(verdict.resets.is_empty() && verdict.repeated.is_empty(), "{verdict}");
-    child.kill().await.unwrap();
+    program.kill().await;
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ use tokio::{
 
 use super::{
     checker::{Ledger, ReaderLog, Verdict},
+    ports::lasting_port,
+    program::Program,
     traffic::{Load, Traffic},
 };
 use crate::harness::{self, Follower, eventually};
@@ -74,7 +76,7 @@ impl World {
             servers: (0..servers).map(|_| None).collect(),
             set,
             is_shared: false,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("an HTTP client"),
+            http: http_client(),
         };
         for server in 0..servers {
             world.start_server(server).await;
@@ -90,12 +92,22 @@ impl World {
 
     /// Starts a server, on its old address if it had one.
     pub async fn start_server(&mut self, server: usize) {
-        let port = self.urls[server].rsplit_once(':').map_or("0", |(_, port)| port).to_owned();
+        let port = match self.urls[server].rsplit_once(':') {
+            Some((_, port)) => port.to_owned(),
+            None => lasting_port().expect("a free port").to_string(),
+        };
         let own = ["corriente", "--port", &port, "--database", self.database.name()];
         let config = Config::parse_from(own.into_iter().chain(self.flags.iter().map(String::as_str)));
         let app = App::start(&config, &self.uri()).await.expect("the server starts");
         self.urls[server] = app.url();
         self.servers[server] = Some(app);
+    }
+
+    /// Starts the program, as one more server.
+    pub async fn start_program(&mut self) -> Program {
+        let program = Program::start(self, lasting_port().expect("a free port")).await;
+        self.urls.push(program.url.clone());
+        program
     }
 
     pub async fn stop_server(&mut self, server: usize) {
@@ -164,6 +176,11 @@ impl World {
         (answer.status().as_u16(), answer.json().await.expect("an answer of JSON"))
     }
 
+    /// Closes the idle connections of [`Self::post`] and [`Self::get`].
+    pub fn let_go_of_connections(&mut self) {
+        self.http = http_client();
+    }
+
     pub async fn say(&self, content: &str) -> String {
         let id = ObjectId::new().to_hex();
         let (status, answer) = self.post(content, &id).await;
@@ -214,6 +231,20 @@ impl World {
         eventually("the server is ready", async || (self.get(0, "/readyz").await.0 == 200).then_some(())).await;
     }
 
+    /// Sends a message and waits until it comes through; a collection that is made anew may be a reset before it and after
+    /// it. Returns its cursor.
+    pub async fn expect_live(&self, follower: &mut Follower) -> String {
+        let id = self.say("live").await;
+        loop {
+            let frame = follower.next().await.expect("the socket stays open");
+            match frame["type"].as_str() {
+                Some("created") if frame["message"]["id"] == id => return cursor(&frame),
+                Some("created" | "reset" | "ready" | "position") => {}
+                _ => panic!("{frame}"),
+            }
+        }
+    }
+
     pub async fn join(&self, server: usize, query: &str) -> Follower {
         let url = format!("{}/ws?{query}", self.urls[server].replacen("http", "ws", 1));
         let (socket, _) = tokio_tungstenite::connect_async(url).await.expect("the handshake succeeds");
@@ -225,6 +256,10 @@ impl World {
         follower.expect("ready").await;
         follower
     }
+}
+
+fn http_client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("an HTTP client")
 }
 
 /// The cursor of a frame.
