@@ -35,7 +35,7 @@ const AGAIN_EVENTS_MAX: usize = 10_000;
 
 /// After so long without a stream everything connects anew, in seconds, and again after as long: see
 /// [`Deployment::renew`].
-const RENEW_SECS: u64 = 20;
+const RENEW_SECS: u64 = 6;
 
 /// A stream that lived for so long was well, in seconds: the next one is opened without the back-off of those before it.
 const WELL_SECS: u64 = 5;
