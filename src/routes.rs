@@ -43,7 +43,7 @@ pub fn routes(api: Api, pages: Pages, sessions: Sessions, metrics: Metrics) -> i
         .data(api.status.clone())
         .data(metrics)
         .data(pages)
-        .data(sessions)
+        .data(Arc::new(sessions))
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
