@@ -19,6 +19,8 @@ pub struct Reader {
     /// In order, each once. They are few: a set would cost more memory than all the rest of a reader.
     topics: Vec<Topic>,
     position: Cursor,
+    /// The last look did not see to the end of the log.
+    has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,14 +83,14 @@ impl Reader {
 
     fn new(feed: Feed, state: State, position: Cursor) -> Self {
         let turned = feed.turned.clone();
-        Self { feed, turned, state, topics: Vec::new(), position }
+        Self { feed, turned, state, topics: Vec::new(), position, has_more: true }
     }
 
     /// Goes on after [`Self::position`] in another log, with the same topics.
     pub fn continue_in(&mut self, feed: &Feed) {
         self.feed = feed.clone();
         self.turned = feed.turned.clone();
-        self.state = State::After(self.position);
+        (self.state, self.has_more) = (State::After(self.position), true);
     }
 
     /// Gives up what lies before, and goes on where the log can. What was missed can not be told any more.
@@ -98,7 +100,7 @@ impl Reader {
             State::At(place) => log.restart(place),
             State::After(_) => (log.end_place(), log.watermark()),
         };
-        (self.state, self.position) = (State::At(place), position);
+        (self.state, self.position, self.has_more) = (State::At(place), position, true);
     }
 
     /// Follows one more topic from [`Self::position`] on. Says whether it is new.
@@ -154,6 +156,7 @@ impl Reader {
         match log.read(place, self.topics.iter(), all, READING_ENTRIES_MAX) {
             Some(found) => {
                 (self.state, self.position) = (State::At(found.next_place), found.position);
+                self.has_more = found.entries.len() == READING_ENTRIES_MAX;
                 Reading::Entries(found.entries)
             }
             None => Reading::Gap(log.gap_before(place)),
@@ -163,7 +166,12 @@ impl Reader {
     /// Goes back to right behind an entry of the last reading, the one at `place`: what came after it will be read
     /// again. A client that has no room for more so holds its place, not the entries.
     pub fn go_back_to(&mut self, place: u64, entry: &Entry) {
-        (self.state, self.position) = (State::At(place + 1), entry.cursor);
+        (self.state, self.position, self.has_more) = (State::At(place + 1), entry.cursor, true);
+    }
+
+    /// Whether another look is worth while before the log has turned.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Waits until the log has turned since the last [`Self::read`]. Returns `false` when it never will again,

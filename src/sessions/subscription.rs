@@ -228,6 +228,11 @@ impl Subscription {
         Some(Told { entry, change, place })
     }
 
+    /// Whether [`Self::take`] may have something before the log turns: a client that is up to date need not ask again.
+    pub fn has_more(&self) -> bool {
+        !self.is_ready || !matches!(self.phase, Phase::Live) || self.reader.has_more()
+    }
+
     /// Forgets that events after `last`, one of those that [`Self::take`] gave out at last, were given out: they will be
     /// given out again.
     pub fn go_back_to(&mut self, last: &Told) {

@@ -251,7 +251,7 @@ impl Session {
             Some(Output::Events(events)) => {
                 self.begin(events).await?;
                 self.socket.finish(SILENCE_MAX).await?;
-                return Ok(true);
+                return Ok(self.subscription.has_more());
             }
             Some(Output::Ready(cursor)) => ServerFrame::Ready { cursor }.encode(),
             Some(Output::Reset(cursor, reason)) => {
@@ -260,7 +260,7 @@ impl Session {
             }
         };
         self.socket.write(frame, SILENCE_MAX).await?;
-        Ok(true)
+        Ok(self.subscription.has_more())
     }
 
     /// Writes what the client has room for. The rest is let go: a client that does not read keeps its place in the log,
