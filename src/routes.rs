@@ -63,7 +63,7 @@ pub fn routes(
         .data(api.status.clone())
         .data(metrics)
         .data(pages)
-        .data(sessions)
+        .data(Arc::new(sessions))
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
