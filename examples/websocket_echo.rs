@@ -4,10 +4,13 @@
 use std::{env, time::Duration};
 
 use corriente::{
+    listener::{ClientStream, DoorLimits, FrontDoor},
     problem::Problem,
     sessions::{Incoming, Outgoing, ReadError, Socket, WriteError, accept},
 };
-use poem::{Request, Response, Route, Server, Upgraded, get, handler, listener::TcpListener};
+use poem::{EndpointExt, Request, Response, Route, get, handler};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// How long a peer may take no byte.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -16,15 +19,24 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 async fn main() -> std::io::Result<()> {
     let setting = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
     let address = format!("{}:{}", setting("HOST", "127.0.0.1"), setting("PORT", "9001"));
-    println!("listening on ws://{address}");
-    Server::new(TcpListener::bind(address)).run(Route::new().at("/*any", get(serve)).at("/", get(serve))).await
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on ws://{}", listener.local_addr()?);
+    let limits = DoorLimits {
+        connections_max: 1_000,
+        connections_per_address_max: 1_000,
+        header_time_max: SILENCE_MAX,
+        silence_max: SILENCE_MAX,
+    };
+    let routes = Route::new().at("/*any", get(serve)).at("/", get(serve)).map_to_response();
+    FrontDoor::new(listener, limits).serve(routes, CancellationToken::new(), SILENCE_MAX).await;
+    Ok(())
 }
 
 #[handler]
 fn serve(request: &Request) -> Result<Response, Problem> {
     let (upgrade, answer) = accept(request)?;
     tokio::spawn(async move {
-        if let Ok(stream) = upgrade.await {
+        if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
             // A peer that is gone has nobody to be told of it.
             let _ = echo(Socket::new(stream)).await;
         }
@@ -32,7 +44,7 @@ fn serve(request: &Request) -> Result<Response, Problem> {
     Ok(answer)
 }
 
-async fn echo(mut socket: Socket<Upgraded>) -> Result<(), WriteError> {
+async fn echo(mut socket: Socket<ClientStream>) -> Result<(), WriteError> {
     let goodbye = loop {
         let answer = match socket.read().await {
             Ok(Incoming::Text(text)) => Outgoing::Text(text.as_bytes()).encode(),

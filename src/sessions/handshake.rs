@@ -2,20 +2,20 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use poem::{
-    OnUpgrade, Request, Response,
+    Request, Response,
     http::{HeaderMap, HeaderName, StatusCode, header},
 };
 use sha1::{Digest, Sha1};
 
-use crate::problem::Problem;
+use crate::{listener::Upgrade, problem::Problem};
 
 /// Accepts a handshake: the stream to come, which is there when the answer has gone out, and the answer.
 ///
 /// # Errors
 /// When the request is no handshake.
-pub fn accept(request: &Request) -> Result<(OnUpgrade, Response), Problem> {
+pub fn accept(request: &Request) -> Result<(Upgrade, Response), Problem> {
     let key = handshake_key(request.headers())?;
-    let upgrade = request.take_upgrade().map_err(|_| not_an_upgrade())?;
+    let upgrade = request.data::<Upgrade>().cloned().ok_or_else(not_an_upgrade)?;
     let answer = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "upgrade")

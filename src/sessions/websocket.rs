@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use poem::{Request, Response, Upgraded, handler, http::StatusCode, web::Data};
+use poem::{Request, Response, handler, http::StatusCode, web::Data};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, sleep_until, timeout},
@@ -27,6 +27,7 @@ use super::{
     wire::{Incoming, Outgoing, Violation},
 };
 use crate::{
+    listener::ClientStream,
     message::{FieldError, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
@@ -89,7 +90,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
     let (upgrade, answer) = accept(request)?;
     let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
-        if let Ok(Ok(stream)) = timeout(SILENCE_MAX, upgrade).await {
+        if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
             let _counted = Counted::connection(&sessions.metrics, "websocket");
             Session::new(stream, subscription, sessions).run().await;
         }
@@ -99,7 +100,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
 
 /// One socket. Ten thousand of them wait most of the time, so it is small, and so is the future that runs it.
 struct Session {
-    socket: Socket<Upgraded>,
+    socket: Socket<ClientStream>,
     subscription: Subscription,
     sessions: Arc<Sessions>,
     /// The insert under way: one at a time, so that two messages over one socket keep their order.
@@ -155,7 +156,7 @@ enum Step {
 }
 
 impl Session {
-    fn new(stream: Upgraded, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+    fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let keep_alive_at = Instant::now() + KEEP_ALIVE;
         let socket = Socket::new(stream);
         Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), keep_alive_at }
