@@ -38,6 +38,10 @@ pub struct Flags {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
+    /// Do not judge a scenario by the goals of Corriente
+    #[arg(long)]
+    pub no_goals: bool,
+
     /// Write everything that was measured into this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -71,6 +75,10 @@ pub struct Target {
     /// Where MongoDB is, for writers that go past the server; unset: where the server that was started says
     #[arg(long)]
     pub mongodb_uri: Option<String>,
+
+    /// What to call that server in what is told; unset: its URL
+    #[arg(long, requires = "url")]
+    pub name: Option<String>,
 
     /// One more argument for the server that is started, such as --server-arg=--log-entries-max=1000; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]

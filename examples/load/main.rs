@@ -95,7 +95,7 @@ async fn act(flags: Flags) -> anyhow::Result<()> {
         rows.push((part.name.clone(), measure_part(&flags, part, &profile, &mut report).await?));
         save(&flags, &report)?;
     }
-    if rows.iter().any(|(_, verdicts): &(String, Vec<Verdict>)| !verdicts.is_empty()) {
+    if !flags.no_goals && rows.iter().any(|(_, verdicts): &(String, Vec<Verdict>)| !verdicts.is_empty()) {
         print!("\n{}", verdict_table(&rows));
     }
     Ok(())
@@ -132,7 +132,8 @@ async fn measure_ours(flags: &Flags, plan: &Plan, profile: &Path, label: &str) -
     let mut target = flags.target.clone();
     if let Some(url) = target.url.clone() {
         let subject = Subject { kind: Kind::Server, site: Site::find(&url).await?, pid: target.server_pid, target };
-        return Ok((url, measure(&subject, plan, flags.threads, label).await?));
+        let name = flags.target.name.clone().unwrap_or(url);
+        return Ok((name, measure(&subject, plan, flags.threads, label).await?));
     }
     let program = Program::corriente(profile, target.mongodb_uri.as_deref(), &target.server_arg).await?;
     target.mongodb_uri = target.mongodb_uri.or(program.mongodb_uri.clone());
