@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     listener::ClientStream,
-    message::{FieldError, NewMessage},
+    message::FieldError,
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
     telemetry::{Counted, Metrics, ReasonLabels},
@@ -45,8 +45,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
-/// Messages of one socket that wait for their insert; when there are more, its frames are not read on.
-const WAITING_INSERTS_MAX: usize = 32;
+/// Messages of one socket that are being inserted; when there are more, its frames are not read on.
+const INSERTS_MAX: usize = 32;
+
 /// What sessions work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
@@ -103,14 +104,13 @@ struct Session {
     socket: Socket<ClientStream>,
     subscription: Subscription,
     sessions: Arc<Sessions>,
-    /// The insert under way: one at a time, so that two messages over one socket keep their order.
-    inserting: Option<Inserting>,
-    waiting: VecDeque<(Option<String>, NewMessage)>,
+    /// Inserts under way, in the order in which they were sent.
+    inserting: VecDeque<Inserting>,
     keep_alive_at: Instant,
 }
 
-/// A task of its own, so that it goes on, and gives back its connection to MongoDB, also while the session waits for a
-/// client that does not read.
+/// A task of its own, so that it goes on also when the client closes at once, or the server stops. Then nobody is told
+/// any more: a client that is unsure sends again with the same id.
 type Inserting = JoinHandle<(Option<String>, Result<Inserted, InsertError>)>;
 
 /// Why a session ends.
@@ -159,7 +159,7 @@ impl Session {
     fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let keep_alive_at = Instant::now() + KEEP_ALIVE;
         let socket = Socket::new(stream);
-        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), keep_alive_at }
+        Self { socket, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
 
     async fn run(&mut self) {
@@ -169,7 +169,6 @@ impl Session {
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
             () = sessions.dismissal() => End::Close(Close::Restart),
         };
-        self.finish_inserts();
         // Boxed: it is for the last moment of a session.
         let _ = Box::pin(timeout(CLOSE_MAX, self.say_goodbye(end))).await;
     }
@@ -212,7 +211,7 @@ impl Session {
                 Ok(has_more) => has_more,
                 Err(end) => return end,
             };
-            let may_read = self.waiting.len() < WAITING_INSERTS_MAX;
+            let may_read = self.inserting.len() < INSERTS_MAX;
             let step = tokio::select! {
                 turned = self.subscription.turn(), if !has_more => {
                     if turned { Ok(Step::Turned) } else { Err(End::Close(Close::Internal)) }
@@ -288,8 +287,9 @@ impl Session {
         };
         match ClientFrame::parse(&text) {
             Ok(ClientFrame::Send { id, message: Ok(message) }) => {
-                self.waiting.push_back((id, message));
-                self.insert_next();
+                // It joins the queue here, and so in its order.
+                let inserting = self.sessions.inserter.begin(message);
+                self.inserting.push_back(self.sessions.tasks.spawn(async { (id, inserting.await) }));
                 Ok(())
             }
             Ok(ClientFrame::Send { id, message: Err(errors) }) => self.complain(id, Problem::invalid(errors)).await,
@@ -318,19 +318,8 @@ impl Session {
         }
     }
 
-    fn insert_next(&mut self) {
-        if self.inserting.is_none()
-            && let Some((id, message)) = self.waiting.pop_front()
-        {
-            let inserter = self.sessions.inserter.clone();
-            let insert = async move { (id, inserter.insert(message).await) };
-            self.inserting = Some(self.sessions.tasks.spawn(insert));
-        }
-    }
-
     async fn answer(&mut self, id: Option<String>, outcome: Result<Inserted, InsertError>) -> Result<(), End> {
-        self.inserting = None;
-        self.insert_next();
+        self.inserting.pop_front();
         match outcome {
             Ok(inserted) => {
                 // In the client's own spelling, so that it finds its message again.
@@ -338,22 +327,6 @@ impl Session {
             }
             Err(error) => self.complain(id, error.into()).await,
         }
-    }
-
-    /// What the client has sent is inserted, also when it closed at once or the server stops. Nobody is told any more: a
-    /// client that is unsure sends again with the same id.
-    fn finish_inserts(&mut self) {
-        let (inserting, waiting) = (self.inserting.take(), std::mem::take(&mut self.waiting));
-        let inserter = self.sessions.inserter.clone();
-        self.sessions.tasks.spawn(async move {
-            if let Some(inserting) = inserting {
-                let _ = inserting.await;
-            }
-            for (_, message) in waiting {
-                // The inserter counts and logs what fails.
-                let _ = inserter.insert(message).await;
-            }
-        });
     }
 
     async fn look_at_clock(&mut self) -> Result<(), End> {
@@ -387,10 +360,10 @@ impl Session {
     }
 }
 
-/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
-/// and called again.
-async fn next_of(inserting: &mut Option<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
-    match inserting {
+/// The outcome of the oldest insert under way; for ever pending when there is none. `None` when its task failed. May be
+/// dropped and called again.
+async fn next_of(inserting: &mut VecDeque<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
+    match inserting.front_mut() {
         Some(insert) => insert.await.ok(),
         None => std::future::pending().await,
     }
