@@ -161,8 +161,9 @@ impl Subscription {
         if self.reader.topics().binary_search(&topic).is_err() && self.reader.topics().len() >= topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
+        let position = self.position();
         self.reader.follow(topic);
-        Ok(self.position())
+        Ok(position)
     }
 
     /// Follows one topic less.
@@ -171,7 +172,10 @@ impl Subscription {
     }
 
     /// The cursor that stands for everything that [`Self::take`] gave out, for every topic.
-    pub fn position(&self) -> Cursor {
+    pub fn position(&mut self) -> Cursor {
+        if self.is_ready && self.pending.is_none() {
+            self.reader.settle();
+        }
         self.reader.position()
     }
 
@@ -196,7 +200,7 @@ impl Subscription {
                 Reading::Gap(Gap::Evicted) if is_live && self.replays < REPLAYS_MAX => {
                     self.replays += 1;
                     self.is_ready = false;
-                    self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.position())));
+                    self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.reader.position())));
                 }
                 Reading::Gap(gap) => return Some(self.reset(gap.as_str())),
                 Reading::Entries(entries) if entries.is_empty() && is_live => {

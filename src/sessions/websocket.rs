@@ -151,8 +151,6 @@ enum Step {
     Inserted(Option<String>, Result<Inserted, InsertError>),
     /// It is time to look at the clock.
     Clock,
-    /// The stream is told of in another word.
-    Told,
 }
 
 impl Session {
@@ -211,6 +209,13 @@ impl Session {
                 Ok(has_more) => has_more,
                 Err(end) => return end,
             };
+            // The watcher wakes everybody when it changes. Waiting for it here as well would cost every wake-up.
+            if told.has_changed().unwrap_or(false) {
+                told.mark_unchanged();
+                if let Err(end) = Box::pin(self.tell_position()).await {
+                    return end;
+                }
+            }
             let may_read = self.inserting.len() < INSERTS_MAX;
             let step = tokio::select! {
                 turned = self.subscription.turn(), if !has_more => {
@@ -223,14 +228,12 @@ impl Session {
                 },
                 () = std::future::ready(()), if has_more => Ok(Step::Turned),
                 () = &mut clock => Ok(Step::Clock),
-                Ok(()) = told.changed() => Ok(Step::Told),
             };
             // What follows is rare and not needed while the session waits, so it does not count for its size.
             let done = match step {
                 Ok(Step::Turned) => Ok(()),
                 Ok(Step::Heard(incoming)) => Box::pin(self.hear(incoming)).await,
                 Ok(Step::Inserted(id, outcome)) => Box::pin(self.answer(id, outcome)).await,
-                Ok(Step::Told) => Box::pin(self.tell_position()).await,
                 Ok(Step::Clock) => {
                     let done = Box::pin(self.look_at_clock()).await;
                     clock.as_mut().reset(self.keep_alive_at.min(self.socket.last_sign() + SILENCE_MAX));
@@ -344,7 +347,8 @@ impl Session {
 
     async fn tell_position(&mut self) -> Result<(), End> {
         let stream = self.sessions.status.told().borrow().as_str();
-        self.say(ServerFrame::Position { cursor: self.subscription.position(), stream }).await
+        let cursor = self.subscription.position();
+        self.say(ServerFrame::Position { cursor, stream }).await
     }
 
     async fn complain(&mut self, id: Option<String>, problem: Problem) -> Result<(), End> {
