@@ -46,10 +46,11 @@ pub fn routes(
     Route::new()
         // People
         .at("/", get(pages::index))
-        .at("/rooms/:room", get(pages::show_room).post(pages::post_room))
-        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox))
-        .nest("/static", pages::static_files())
-        .at("/client.js", get(pages::client_script()))
+        .at("/rooms/:room", get(pages::show_room).post(pages::post_room).around(pages::compress_page))
+        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox).around(pages::compress_page))
+        .at("/static/:file", get(pages::static_file))
+        .at("/client.js", get(pages::client_script))
+        .at("/favicon.ico", get(pages::favicon))
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket))

@@ -5,11 +5,13 @@
 //!
 //! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `links` the addresses in it.
 //! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
-//! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files.
+//! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files,
+//!   and `compression` makes both small.
 
 mod answer;
 mod assets;
 mod chat;
+mod compression;
 mod errors;
 mod form;
 mod links;
@@ -18,8 +20,9 @@ mod row;
 mod texts;
 mod visitor;
 
-pub use assets::{client_script, static_files};
+pub(crate) use assets::{client_script, favicon, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
+pub use compression::compress_page;
 pub(crate) use errors::not_found;
 
 use crate::{
