@@ -16,7 +16,7 @@ use crate::{
     listener::FrontDoor,
     mongo::{Changes, Deployment, History, Inserter, ResumePoint, StretchLimits, connect},
     origin::Origins,
-    pages::Pages,
+    pages::{Pages, RoomList},
     replay::Replays,
     routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
@@ -77,6 +77,8 @@ impl App {
             inserter: inserter.for_source("form"),
             status: status.clone(),
             collection: config.collection.clone(),
+            rooms: RoomList::default(),
+            topics_max: config.topics_max,
         };
         let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {

@@ -47,6 +47,7 @@ pub fn routes(
         // People
         .at("/", get(pages::index))
         .at("/rooms/:room", get(pages::show_room).post(pages::post_room).around(pages::compress_page))
+        .at("/rooms.json", get(pages::list_rooms))
         .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox).around(pages::compress_page))
         .at("/static/:file", get(pages::static_file))
         .at("/client.js", get(pages::client_script))

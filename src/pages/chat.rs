@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::{
     Pages, answer, errors,
     form::{FormErrors, FormView, SentForm, new_id},
-    links::Piece,
     place::{Place, encoded},
+    rooms::{ListedRoom, listed_beside},
     row::{Row, rows_of},
+    text::Piece,
     texts::{Texts, fill},
     visitor::{Visitor, remember},
 };
@@ -25,8 +26,6 @@ use crate::{
 
 /// How many messages a page shows.
 const PAGE_MESSAGES: usize = 50;
-/// How many rooms are listed. Each costs a seek in an index.
-const ROOMS_MAX: usize = 30;
 
 /// What may follow the path of a chat.
 #[derive(Debug, Default, Deserialize)]
@@ -46,6 +45,8 @@ struct ChatQuery {
 struct OpenQuery {
     room: Option<String>,
     inbox: Option<String>,
+    /// With `inbox`: whom its form is to write to.
+    to: Option<String>,
 }
 
 /// `/` leads to the room `general`, or to the room or inbox that is asked for by name.
@@ -58,7 +59,10 @@ pub(crate) fn index(query: Result<Query<OpenQuery>>, visitor: Visitor) -> Respon
         (None, None) => Ok(Place::Room(RoomName::general())),
     };
     match place {
-        Ok(place) => answer::see_other(&place.path()),
+        Ok(place) => match query.to.as_deref().map(str::trim).filter(|to| place.is_inbox() && !to.is_empty()) {
+            Some(to) => answer::see_other(&format!("{}?to={}", place.path(), encoded(to))),
+            None => answer::see_other(&place.path()),
+        },
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -154,7 +158,8 @@ impl Pages {
         };
         match self.conversation(&place, &visitor, before.as_ref()).await {
             Ok(conversation) => {
-                let form = FormView::empty(&place, &visitor, query.to.unwrap_or_default());
+                let to = query.to.unwrap_or_else(|| conversation.partner(&place));
+                let form = FormView::empty(&place, &visitor, to);
                 let mut page = self.page(&place, &visitor, form, Some(conversation));
                 page.is_refreshing = query.refresh.is_some() && page.is_live;
                 answer::page(StatusCode::OK, visitor.language, &page)
@@ -220,19 +225,15 @@ impl Pages {
         // comes once more over the stream, and nothing is missed.
         let cursor = self.status.position();
         let scope = place.scope();
-        let (page, rooms) = join(
-            self.history.page(&scope, PAGE_MESSAGES, before, cursor.time),
-            self.history.room_names(ROOMS_MAX, cursor.time),
-        )
-        .await;
-        // A page without its list of rooms is of use, a list without the page is not.
-        let (page, rooms) = (page?, rooms.unwrap_or_default());
+        let (page, rooms) =
+            join(self.history.page(&scope, PAGE_MESSAGES, before, cursor.time), self.listed_rooms()).await;
+        let page = page?;
         Ok(Conversation {
             // An older page is not live: between it and what is new, messages are missing.
             cursor: before.is_none().then(|| cursor.to_string()),
             before: page.before.map(|before| before.to_string()).unwrap_or_default(),
             rows: rows_of(page.messages, visitor.name_at(place)),
-            rooms,
+            rooms: listed_beside(&rooms, place),
         })
     }
 
@@ -265,7 +266,8 @@ impl Pages {
             before,
             rows,
             blank: Row::blank(),
-            rooms: listed(rooms, place),
+            rooms: if is_read { rooms } else { listed_beside(&[], place) },
+            own_inbox: visitor.name.clone().map(Place::Inbox),
             mongosh: place.mongosh_line(&self.collection),
             place,
             form,
@@ -287,18 +289,6 @@ fn sent_from(place: &Place, sender: &UserName, sent: &SentForm) -> Response {
     }
 }
 
-/// The rooms of the list, with `general` and the room of this page although nobody may have written to them.
-fn listed(rooms: Vec<RoomName>, place: &Place) -> Vec<Place> {
-    let mut rooms = rooms;
-    rooms.push(RoomName::general());
-    if let Place::Room(room) = place {
-        rooms.push(room.clone());
-    }
-    rooms.sort();
-    rooms.dedup();
-    rooms.into_iter().map(Place::Room).collect()
-}
-
 /// What was read for a page.
 #[derive(Default)]
 struct Conversation {
@@ -307,7 +297,18 @@ struct Conversation {
     /// Where older messages are; empty when there are none.
     before: String,
     rows: Vec<Row>,
-    rooms: Vec<RoomName>,
+    rooms: Vec<ListedRoom>,
+}
+
+impl Conversation {
+    /// Whom an inbox talked with last: most likely whom it writes to next.
+    fn partner(&self, place: &Place) -> String {
+        match (place, self.rows.last()) {
+            (Place::Inbox(user), Some(row)) if row.sender == user.as_str() => row.recipient.clone(),
+            (Place::Inbox(_), Some(row)) => row.sender.clone(),
+            _ => String::new(),
+        }
+    }
 }
 
 #[derive(Template)]
@@ -324,7 +325,9 @@ struct ChatPage<'a> {
     rows: Vec<Row>,
     /// For the browser to fill.
     blank: Row,
-    rooms: Vec<Place>,
+    rooms: Vec<ListedRoom>,
+    /// The inbox of who reads, if their name is known.
+    own_inbox: Option<Place>,
     form: FormView,
     mongosh: String,
     is_live: bool,

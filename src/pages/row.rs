@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::links::{Piece, pieces};
+use super::text::{Piece, mentions, pieces};
 use crate::message::{Destination, Message, UserName, date_text};
 
 /// Messages of one sender closer than this stand under one name.
@@ -31,6 +31,8 @@ pub(super) struct Row {
     pub(super) starts_group: bool,
     /// Whether the visitor wrote it.
     pub(super) own: bool,
+    /// Whether it calls the visitor by name.
+    pub(super) is_mention: bool,
     content: String,
 }
 
@@ -63,6 +65,8 @@ impl Row {
             starts_day,
             starts_group: starts_day || !is_grouped,
             own: visitor == Some(&message.sender),
+            is_mention: visitor
+                .is_some_and(|name| *name != message.sender && mentions(&message.content, name.as_str())),
             sender,
             recipient,
             content: message.content,

@@ -91,7 +91,6 @@ pub(super) struct PageTexts {
     pub(super) close: String,
     pub(super) rooms: String,
     pub(super) open_room: String,
-    pub(super) open_inbox: String,
     pub(super) open: String,
     pub(super) inbox_of: String,
     pub(super) conversation: String,
@@ -134,6 +133,11 @@ pub(super) struct PageTexts {
     pub(super) unavailable_text: String,
     pub(super) try_again: String,
     pub(super) go_home: String,
+    pub(super) direct_messages: String,
+    pub(super) write_to_person: String,
+    pub(super) error_sender_empty: String,
+    pub(super) error_recipient_empty: String,
+    pub(super) error_content_empty: String,
 }
 
 /// What `templates/static/` says; those scripts know the fields by these names.
@@ -170,6 +174,19 @@ pub(super) struct ScriptTexts {
     pub(super) error_too_many: String,
     pub(super) error_unavailable: String,
     pub(super) error_refused: String,
+    pub(super) error_sender_empty: String,
+    pub(super) error_recipient_empty: String,
+    pub(super) unread: String,
+    pub(super) unread_one: String,
+    pub(super) unread_other: String,
+    pub(super) here_one: String,
+    pub(super) here_other: String,
+    pub(super) notify: String,
+    pub(super) notify_on: String,
+    pub(super) notify_blocked: String,
+    pub(super) mention_in: String,
+    pub(super) direct_from: String,
+    pub(super) link_copied: String,
 }
 
 /// Puts values into a text: `fill("Inbox of {user}", "user", "Ana")` is "Inbox of Ana".

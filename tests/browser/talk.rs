@@ -198,8 +198,8 @@ async fn a_message_looks_the_same_live_and_after_a_reload() {
             .window(Window::default(), async |ana| {
                 let room = format!("{}/rooms/general", server.url);
                 ana.open_live(&room).await;
-                // The cases with which the server's finder of links is tested: the browser has a finder of its own.
-                let cases: serde_json::Value = serde_json::from_str(include_str!("../../templates/links.json")).unwrap();
+                // The cases with which the server is tested: the browser has a finder of its own.
+                let cases: serde_json::Value = serde_json::from_str(include_str!("../../templates/pieces.json")).unwrap();
                 let texts: Vec<&str> = cases.as_array().unwrap().iter().filter_map(|case| case[0].as_str()).collect();
                 assert!(texts.len() > 5, "{cases}");
                 for text in texts.iter().chain(&["two\nlines", "مرحبا", "👩\u{200D}👩\u{200D}👧", "&amp;<i>"]) {
