@@ -43,27 +43,26 @@ pub fn routes(
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let service = api::service(&api);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
+    // Each is given what it works with, and no other request pays for that.
+    let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
+    let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages);
     Route::new()
         // People
         .at("/", get(pages::index))
-        .at("/rooms/:room", get(pages::show_room).post(pages::post_room))
-        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox))
+        .at("/rooms/:room", room)
+        .at("/inbox/:user", inbox)
         .nest("/static", pages::static_files())
         .at("/client.js", get(pages::client_script()))
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
-        .at("/ws", get(serve_websocket))
+        .at("/ws", get(serve_websocket).data(Arc::new(sessions)))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))
         // Operators
         .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz))
-        .at("/metrics", get(api::metrics))
-        .data(api.status.clone())
-        .data(metrics)
-        .data(pages)
-        .data(sessions)
+        .at("/readyz", get(api::readyz).data(api.status))
+        .at("/metrics", get(api::metrics).data(metrics))
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
