@@ -47,7 +47,12 @@ impl Event {
     /// What this event is to a session that follows the topics for which `follows` holds, or `None` if it is
     /// nothing to it. A session that follows everything says `true` to each.
     pub fn change_for(&self, follows: impl Fn(&Topic) -> bool) -> Option<Change> {
-        let is_in = self.topics_after().iter().any(&follows);
+        self.change_between(&self.topics_after(), follows)
+    }
+
+    /// The same, for whoever asks often and has [`Self::topics_after`] at hand.
+    pub fn change_between(&self, after: &[Topic], follows: impl Fn(&Topic) -> bool) -> Option<Change> {
+        let is_in = after.iter().any(&follows);
         let was_in = match &self.before {
             Before::Nowhere => false,
             Before::In(topics) => topics.iter().any(&follows),

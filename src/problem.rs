@@ -143,6 +143,10 @@ impl IntoResponse for Problem {
         if let Some(secs) = self.retry_after_secs {
             response = response.header(header::RETRY_AFTER, secs);
         }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // What the server would take instead (RFC 9110, 15.5.22 and RFC 6455, 4.4).
+            response = response.header(header::UPGRADE, "websocket").header(header::SEC_WEBSOCKET_VERSION, "13");
+        }
         // A problem has nothing in it that could fail to serialise.
         response.body(serde_json::to_vec(&self).map_or_else(|_| Body::empty(), Body::from))
     }

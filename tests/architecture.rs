@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("replay", &["feed", "mongo"]),
     ("watcher", &["feed", "mongo"]),
     ("api", &["mongo", "problem", "watcher"]),
-    ("sessions", &["feed", "mongo", "problem", "replay", "watcher"]),
+    ("sessions", &["feed", "listener", "mongo", "problem", "replay", "watcher"]),
     ("pages", &["mongo", "watcher"]),
     ("listener", &[]),
     ("config", &["feed", "listener", "mongo", "origin", "replay"]),

@@ -33,7 +33,7 @@ pub(super) enum MessagesAnswer {
     #[oai(status = 200)]
     Page(
         Json<MessagesBody>,
-        /// The next older page, `rel="next"`.
+        /// The next older page, `rel="next"`, and the next newer one, `rel="prev"`.
         #[oai(header = "Link")]
         Option<String>,
     ),
@@ -88,16 +88,48 @@ pub(super) enum SendFailure {
     ),
 }
 
-/// Why nothing could be read.
+/// Why no page of messages could be read.
 #[derive(ApiResponse)]
-pub(super) enum ReadFailure {
-    /// There is no such message.
+pub(super) enum PageFailure {
+    /// There is no such message as `around` in what was asked for.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
     /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
     /// MongoDB can not be read just now, or has not come to `since` yet.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+/// Why one message could not be read.
+#[derive(ApiResponse)]
+pub(super) enum MessageFailure {
+    /// There is no such message.
+    #[oai(status = 404, content_type = "application/problem+json")]
+    NotFound(Json<Problem>),
+    /// MongoDB can not be read just now.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+/// Why no list could be read.
+#[derive(ApiResponse)]
+pub(super) enum ListFailure {
+    /// A parameter breaks a rule; `errors` lists each.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+    /// MongoDB can not be read just now.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
         Json<Problem>,
@@ -121,11 +153,31 @@ impl From<Problem> for SendFailure {
     }
 }
 
-impl From<Problem> for ReadFailure {
+impl From<Problem> for PageFailure {
     fn from(problem: Problem) -> Self {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             404 => Self::NotFound(Json(problem)),
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}
+
+impl From<Problem> for MessageFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
+            404 => Self::NotFound(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}
+
+impl From<Problem> for ListFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
             422 => Self::Invalid(Json(problem)),
             _ => Self::Unavailable(Json(problem), retry_after_secs),
         }

@@ -145,6 +145,9 @@ pub(super) struct MessagesBody {
     pub(super) cursor: String,
     /// Give it back as `before` for the next older page; null when there is none.
     pub(super) before: Option<String>,
+    /// Give it back as `after` for the next newer page. Null when there is none: then what is newer comes after the
+    /// `cursor`.
+    pub(super) after: Option<String>,
 }
 
 /// A room and its newest message.

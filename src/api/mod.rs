@@ -3,7 +3,9 @@
 mod answers;
 mod body;
 mod health;
+mod limit;
 mod messages;
+mod part;
 mod rooms;
 
 use poem::http::Uri;

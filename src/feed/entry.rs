@@ -7,7 +7,20 @@ use bytes::Bytes;
 use crate::{
     cursor::Cursor,
     event::{Change, Event},
+    topic::{Topic, Topics},
 };
+
+/// A way in which entries go out. Each has an encoding of its own, ready to be written as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A frame of RFC 6455.
+    WebSocket,
+}
+
+impl Transport {
+    /// All of them, in the order of their discriminants.
+    const ALL: [Transport; 1] = [Transport::WebSocket];
+}
 
 /// One place of the log.
 #[derive(Debug)]
@@ -16,24 +29,38 @@ pub struct Entry {
     pub cursor: Cursor,
     /// What happened there; `None` for a document that breaks the contract, which no reader is shown.
     pub event: Option<Event>,
-    /// The JSON frame of each [`Change`], made when the first reader needs it.
-    frames: [OnceLock<Bytes>; Change::ALL.len()],
+    /// The topics of what the message is now: every reader asks for them.
+    topics_after: Topics,
+    /// What goes out, for each transport and [`Change`], made when the first reader needs it.
+    encodings: [[OnceLock<Bytes>; Change::ALL.len()]; Transport::ALL.len()],
 }
 
 impl Entry {
     pub(super) fn new(cursor: Cursor, event: Option<Event>) -> Self {
-        Self { cursor, event, frames: Default::default() }
+        let topics_after = event.as_ref().map(Event::topics_after).unwrap_or_default();
+        Self { cursor, event, topics_after, encodings: Default::default() }
     }
 
-    /// The JSON frame of this entry as a `change`, made by `encode` the first time. A topic that nobody follows
-    /// here is never encoded.
-    pub fn frame(&self, change: Change, encode: impl FnOnce() -> Bytes) -> Bytes {
-        self.frames[change as usize].get_or_init(encode).clone()
+    /// What this entry is to a session that follows the topics for which `follows` holds, or `None` if it is nothing to
+    /// it.
+    pub fn change_for(&self, follows: impl Fn(&Topic) -> bool) -> Option<Change> {
+        self.event.as_ref()?.change_between(&self.topics_after, follows)
+    }
+
+    /// The topics of what the message is now; none if it is no longer.
+    pub fn topics_after(&self) -> &[Topic] {
+        &self.topics_after
+    }
+
+    /// This entry as a `change` over a `transport`, made by `encode` the first time. A topic that nobody follows here is
+    /// never encoded.
+    pub fn encoded(&self, transport: Transport, change: Change, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        self.encodings[transport as usize][change as usize].get_or_init(encode)
     }
 
     /// The memory that this entry can come to hold, in bytes, counted when it is appended: its texts once as an event and
-    /// once more, as JSON, in each frame that readers may ask for. From above, so that the log's bound holds whatever is
-    /// encoded later.
+    /// once more, as JSON, in each encoding that readers may ask for. From above, so that the log's bound holds whatever
+    /// is encoded later.
     pub(super) fn bytes_max(&self) -> usize {
         const FRAME_OVERHEAD_BYTES: usize = 600;
         const TOPIC_BYTES: usize = 150;
@@ -47,7 +74,8 @@ impl Entry {
         };
         // A message is told as `created` and as `updated`; `deleted` has no text.
         let frames = Change::ALL.len() * (FRAME_OVERHEAD_BYTES + id) + 2 * json;
-        size_of::<Self>() + event.topics().len() * TOPIC_BYTES + id + text + frames
+        let topics = (event.topics().len() + self.topics_after.len()) * TOPIC_BYTES;
+        size_of::<Self>() + topics + id + text + Transport::ALL.len() * frames
     }
 }
 

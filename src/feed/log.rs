@@ -70,8 +70,8 @@ pub(super) enum Located {
 /// What a reader gets from one look at the log.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In stream order; each concerns one of the topics asked for, or everybody.
-    pub(super) entries: Vec<Arc<Entry>>,
+    /// In stream order, with their places; each concerns one of the topics asked for, or everybody.
+    pub(super) entries: Vec<(u64, Arc<Entry>)>,
     /// Where to go on.
     pub(super) next_place: u64,
     /// The cursor that stands for everything up to `next_place`.
@@ -192,7 +192,7 @@ impl Log {
     /// What lies from `place` on for a reader of `topics` (ignored when `all`), at most `entries_max` of it.
     /// `None` when the log no longer reaches back to `place`.
     pub(super) fn read<'a>(
-        &self,
+        &'a self,
         place: u64,
         topics: impl Iterator<Item = &'a Topic>,
         all: bool,
@@ -211,33 +211,41 @@ impl Log {
         };
         let (next_place, position) = match entries.last() {
             // There may be more: go on after the last one.
-            Some((place, last)) if entries.len() == entries_max => (place + 1, last.cursor),
+            Some(&(place, ref last)) if entries.len() == entries_max => (place + 1, last.cursor),
             _ => (self.end_place(), self.watermark),
         };
-        Some(Found { entries: entries.into_iter().map(|(_, entry)| entry).collect(), next_place, position })
+        Some(Found { entries, next_place, position })
     }
 
     /// The places of several topics, in log order and each once: a direct message to oneself, or a move from
     /// one followed room to another, stands in two lists.
     fn merge<'a>(
-        &self,
+        &'a self,
         from: u64,
         topics: impl Iterator<Item = &'a Topic>,
         entries_max: usize,
     ) -> Vec<(u64, Arc<Entry>)> {
-        let lists = topics.filter_map(|topic| self.topics.get(topic));
-        let mut places: Vec<u64> = lists
-            .chain([&self.everybody])
-            .flat_map(|list| {
-                let first = list.partition_point(|&place| place < from);
-                list.range(first..).take(entries_max).copied()
-            })
-            .collect();
+        let entry = |place: u64| (place, self.entries[(place - self.first_place) as usize].clone());
+        let rest = |list: &'a VecDeque<u64>| {
+            // Most readers are at the end or close to it, and a look at the newest place says so.
+            let is_read = list.back().is_none_or(|&newest| newest < from);
+            let first = if is_read { list.len() } else { list.partition_point(|&place| place < from) };
+            list.range(first..).take(entries_max).copied()
+        };
+        let lists = topics.filter_map(|topic| self.topics.get(topic)).chain([&self.everybody]);
+        let mut lists = lists.map(rest).filter(|places| places.len() > 0);
+        let (Some(first), second) = (lists.next(), lists.next()) else {
+            return Vec::new();
+        };
+        let Some(second) = second else {
+            // One list is in order by itself. That is how nearly everybody reads: one room, or one room at a time.
+            return first.map(entry).collect();
+        };
+        let mut places: Vec<u64> = first.chain(second).chain(lists.flatten()).collect();
         places.sort_unstable();
         places.dedup();
         places.truncate(entries_max);
-        let entry = |place: u64| self.entries[(place - self.first_place) as usize].clone();
-        places.into_iter().map(|place| (place, entry(place))).collect()
+        places.into_iter().map(entry).collect()
     }
 
     /// Why the log no longer reaches back to `place`.
@@ -317,7 +325,7 @@ mod tests {
             Located::At(place) => {
                 let topics: Vec<Topic> = topics.iter().map(|name| room(name)).collect();
                 let found = log.read(place, topics.iter(), false, 100).expect("the place is in the log");
-                Ok(found.entries.iter().map(|entry| entry.cursor).collect())
+                Ok(found.entries.iter().map(|(_, entry)| entry.cursor).collect())
             }
             other => Err(other),
         }
@@ -421,7 +429,7 @@ mod tests {
             if found.entries.is_empty() {
                 break;
             }
-            seen.extend(found.entries.iter().map(|entry| entry.cursor.time.seconds));
+            seen.extend(found.entries.iter().map(|(_, entry)| entry.cursor.time.seconds));
             (place, position) = (found.next_place, found.position);
         }
         assert_eq!(seen, (101..601).collect::<Vec<u32>>());

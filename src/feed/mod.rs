@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-pub use entry::Entry;
+pub use entry::{Entry, Transport};
 pub use log::{LogLimits, LogSize};
 pub use reader::{Gap, Reader, Reading};
 

@@ -72,7 +72,7 @@ fn drain(reader: &mut Reader) -> Result<Vec<Cursor>, Gap> {
     loop {
         match reader.read() {
             Reading::Entries(entries) if entries.is_empty() => return Ok(seen),
-            Reading::Entries(entries) => seen.extend(entries.iter().map(|entry| entry.cursor)),
+            Reading::Entries(entries) => seen.extend(entries.iter().map(|(_, entry)| entry.cursor)),
             Reading::Waiting => return Ok(seen),
             Reading::Gap(gap) => return Err(gap),
         }

@@ -1,6 +1,6 @@
 //! A place in the log, and the topics that are read from it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -16,8 +16,11 @@ pub struct Reader {
     feed: Feed,
     turned: watch::Receiver<()>,
     state: State,
-    topics: BTreeSet<Topic>,
+    /// In order, each once. They are few: a set would cost more memory than all the rest of a reader.
+    topics: Vec<Topic>,
     position: Cursor,
+    /// The last look did not see to the end of the log.
+    has_more: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +33,9 @@ enum State {
 /// What one look at the log gave.
 #[derive(Debug)]
 pub enum Reading {
-    /// Entries that may concern the reader's topics, in stream order: none when there is nothing new, and then
-    /// the reader is up to date and its position has moved.
-    Entries(Vec<Arc<Entry>>),
+    /// Entries that may concern the reader's topics, in stream order, with their places in the log: none when there is
+    /// nothing new, and then the reader is up to date and its position has moved.
+    Entries(Vec<(u64, Arc<Entry>)>),
     /// The reader's cursor is ahead of this server, which will come to it soon.
     Waiting,
     /// What follows the reader's position is not known here. The reader stays where it is: it can go on in another
@@ -80,14 +83,14 @@ impl Reader {
 
     fn new(feed: Feed, state: State, position: Cursor) -> Self {
         let turned = feed.turned.clone();
-        Self { feed, turned, state, topics: BTreeSet::new(), position }
+        Self { feed, turned, state, topics: Vec::new(), position, has_more: true }
     }
 
     /// Goes on after [`Self::position`] in another log, with the same topics.
     pub fn continue_in(&mut self, feed: &Feed) {
         self.feed = feed.clone();
         self.turned = feed.turned.clone();
-        self.state = State::After(self.position);
+        (self.state, self.has_more) = (State::After(self.position), true);
     }
 
     /// Gives up what lies before, and goes on where the log can. What was missed can not be told any more.
@@ -97,21 +100,27 @@ impl Reader {
             State::At(place) => log.restart(place),
             State::After(_) => (log.end_place(), log.watermark()),
         };
-        (self.state, self.position) = (State::At(place), position);
+        (self.state, self.position, self.has_more) = (State::At(place), position, true);
     }
 
     /// Follows one more topic from [`Self::position`] on. Says whether it is new.
     pub fn follow(&mut self, topic: Topic) -> bool {
-        self.topics.insert(topic)
+        let Err(at) = self.topics.binary_search(&topic) else {
+            return false;
+        };
+        self.topics.reserve_exact(1);
+        self.topics.insert(at, topic);
+        true
     }
 
     /// Follows one topic less. Says whether it was followed.
     pub fn unfollow(&mut self, topic: &Topic) -> bool {
-        self.topics.remove(topic)
+        let at = self.topics.binary_search(topic);
+        at.map(|at| self.topics.remove(at)).is_ok()
     }
 
     /// What is followed.
-    pub fn topics(&self) -> &BTreeSet<Topic> {
+    pub fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
@@ -122,7 +131,12 @@ impl Reader {
 
     /// Whether something in `topic` is for this reader.
     pub fn follows(&self, topic: &Topic) -> bool {
-        self.topics.contains(&Topic::All) || self.topics.contains(topic)
+        self.follows_all() || self.topics.binary_search(topic).is_ok()
+    }
+
+    fn follows_all(&self) -> bool {
+        // In the order of topics it is the last one.
+        self.topics.last() == Some(&Topic::All)
     }
 
     /// Looks at the log once, without waiting.
@@ -138,14 +152,26 @@ impl Reader {
                 Located::Gone(gap) => return Reading::Gap(gap),
             },
         };
-        let all = self.topics.contains(&Topic::All);
+        let all = self.follows_all();
         match log.read(place, self.topics.iter(), all, READING_ENTRIES_MAX) {
             Some(found) => {
                 (self.state, self.position) = (State::At(found.next_place), found.position);
+                self.has_more = found.entries.len() == READING_ENTRIES_MAX;
                 Reading::Entries(found.entries)
             }
             None => Reading::Gap(log.gap_before(place)),
         }
+    }
+
+    /// Goes back to right behind an entry of the last reading, the one at `place`: what came after it will be read
+    /// again. A client that has no room for more so holds its place, not the entries.
+    pub fn go_back_to(&mut self, place: u64, entry: &Entry) {
+        (self.state, self.position, self.has_more) = (State::At(place + 1), entry.cursor, true);
+    }
+
+    /// Whether another look is worth while before the log has turned.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Waits until the log has turned since the last [`Self::read`]. Returns `false` when it never will again,

@@ -5,6 +5,7 @@
 
 mod connection;
 mod guests;
+mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
+
+pub use stream::{ClientStream, Upgrade};
 
 use crate::telemetry::Seldom;
 use connection::Connection;

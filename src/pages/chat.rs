@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     message::{NewMessage, RoomName, UserName},
-    mongo::{Before, InsertError, ReadError},
+    mongo::{HistoryPlace, InsertError, ReadError},
 };
 
 /// How many messages a page shows.
@@ -151,7 +151,7 @@ impl Pages {
         if place.name() != name {
             return answer::see_other(&path);
         }
-        let before: Option<Before> = match query.before.as_deref().map(str::parse).transpose() {
+        let before: Option<HistoryPlace> = match query.before.as_deref().map(str::parse).transpose() {
             Ok(before) => before,
             // Mistyped, or of another version of the server: the newest messages are the best answer.
             Err(_) => return answer::see_other(&path),
@@ -219,7 +219,7 @@ impl Pages {
         &self,
         place: &Place,
         visitor: &Visitor,
-        before: Option<&Before>,
+        before: Option<&HistoryPlace>,
     ) -> Result<Conversation, ReadError> {
         // The place in the stream is taken before the read, which is at least as new: what happens between the two
         // comes once more over the stream, and nothing is missed.

@@ -1,6 +1,8 @@
 //! Every way in which a server ends a connection, with its name, and whether to come back.
 
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+use bytes::Bytes;
+
+use super::wire::{Outgoing, Violation};
 
 /// Why the server closes a connection. The codes are those of RFC 6455 and its IANA registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,16 +24,28 @@ pub(super) enum Close {
 }
 
 impl Close {
-    pub(super) fn frame(self) -> CloseFrame {
+    pub(super) fn frame(self) -> Bytes {
         let (code, reason) = match self {
-            Close::Restart => (CloseCode::Restart, "the server restarts; reconnect with your last cursor"),
-            Close::Stuck => (CloseCode::Again, "you stopped reading; reconnect with your last cursor"),
-            Close::NotText => (CloseCode::Unsupported, "frames must be text"),
-            Close::NotUtf8 => (CloseCode::Invalid, "text must be UTF-8"),
-            Close::Protocol => (CloseCode::Protocol, "this is not RFC 6455"),
-            Close::TooBig => (CloseCode::Size, "a frame is at most 64 KiB"),
-            Close::Internal => (CloseCode::Error, "the server failed; reconnect with your last cursor"),
+            Close::Restart => (1012, "the server restarts; reconnect with your last cursor"),
+            Close::Stuck => (1013, "you stopped reading; reconnect with your last cursor"),
+            Close::NotText => (1003, "frames must be text"),
+            Close::NotUtf8 => (1007, "text must be UTF-8"),
+            Close::Protocol => (1002, "this is not RFC 6455"),
+            Close::TooBig => (1009, "a frame is at most 64 KiB"),
+            Close::Internal => (1011, "the server failed; reconnect with your last cursor"),
         };
-        CloseFrame { code, reason: reason.into() }
+        Outgoing::Close(code, reason).encode()
+    }
+}
+
+impl Violation {
+    /// The close frame that answers it.
+    pub fn close_frame(self) -> Bytes {
+        let close = match self {
+            Violation::Protocol => Close::Protocol,
+            Violation::NotUtf8 => Close::NotUtf8,
+            Violation::TooBig => Close::TooBig,
+        };
+        close.frame()
     }
 }

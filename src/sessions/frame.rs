@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::wire::Outgoing;
 use crate::{
     cursor::Cursor,
     event::Change,
-    feed::Entry,
+    feed::{Entry, Transport},
     message::{Draft, FieldError, Message, MessageId, NewMessage, RoomName, UserName},
     problem::Problem,
     topic::Topic,
@@ -61,23 +62,23 @@ pub(super) enum ServerFrame<'a> {
 }
 
 impl ServerFrame<'_> {
+    /// The frame as the bytes that go to a WebSocket.
     pub(super) fn encode(&self) -> Bytes {
         // Nothing in a frame can fail to serialise: no maps with other keys than texts, no foreign implementations.
-        serde_json::to_vec(self).unwrap_or_default().into()
+        Outgoing::Text(&serde_json::to_vec(self).unwrap_or_default()).encode()
     }
 }
 
-/// The frame of an entry as a change; encoded once for all sessions.
-pub(super) fn event_frame(entry: &Entry, change: Change) -> Bytes {
-    entry.frame(change, || {
+/// The frame of an entry as a change, as the bytes that go to a WebSocket; encoded once for all sessions.
+pub(super) fn event_frame(entry: &Entry, change: Change) -> &Bytes {
+    entry.encoded(Transport::WebSocket, change, || {
         let Some(event) = &entry.event else {
             return Bytes::new();
         };
         let cursor = entry.cursor;
-        let after = event.topics_after();
         match (change, &event.after) {
-            (Change::Created, Some(message)) => ServerFrame::Created { cursor, topics: &after, message },
-            (Change::Updated, Some(message)) => ServerFrame::Updated { cursor, topics: &after, message },
+            (Change::Created, Some(message)) => ServerFrame::Created { cursor, topics: entry.topics_after(), message },
+            (Change::Updated, Some(message)) => ServerFrame::Updated { cursor, topics: entry.topics_after(), message },
             _ => ServerFrame::Deleted { cursor, topics: event.topics_before(), id: &event.id },
         }
         .encode()

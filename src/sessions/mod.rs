@@ -6,10 +6,14 @@
 mod close;
 mod frame;
 mod handshake;
-mod progress;
+mod socket;
 mod subscription;
 mod websocket;
+mod wire;
 
 pub use frame::{ClientFrame, FrameError};
-pub use subscription::{Interest, Output, Sources, Subscription, TopicsError};
+pub use handshake::accept;
+pub use socket::{ReadError, Socket, WriteError};
+pub use subscription::{Interest, Output, Sources, Subscription, Told, TopicsError};
 pub use websocket::{Sessions, serve_websocket};
+pub use wire::{Decoder, Incoming, MESSAGE_BYTES_MAX, Outgoing, Violation};

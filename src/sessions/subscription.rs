@@ -1,7 +1,6 @@
 //! What one client follows and has read: the same for every transport.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,12 +58,22 @@ impl Interest {
 /// Something to tell the client.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// One event, as one change.
-    Event(Arc<Entry>, Change),
+    /// Events, in order, at least one.
+    Events(Vec<Told>),
     /// Caught up: live from here.
     Ready(Cursor),
     /// A gap that can not be filled: reload the history. What follows comes after the cursor.
     Reset(Cursor, &'static str),
+}
+
+/// One event, as one change to this client.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The event.
+    pub entry: Arc<Entry>,
+    /// What it is to the client.
+    pub change: Change,
+    place: u64,
 }
 
 /// A client can not follow this.
@@ -94,7 +103,8 @@ pub struct Subscription {
     sources: Sources,
     reader: Reader,
     phase: Phase,
-    pending: VecDeque<Output>,
+    /// Told before anything else.
+    pending: Option<Output>,
     is_ready: bool,
     /// Replays in a row that held nothing: a client must not ask for ever where each ends before the log begins.
     replays: u32,
@@ -121,14 +131,14 @@ impl Subscription {
     /// # Errors
     /// When there are too many topics.
     pub fn open(sources: &Sources, interest: Interest) -> Result<Self, TopicsError> {
-        let mut pending = VecDeque::new();
+        let mut pending = None;
         let after = interest.after.filter(|after| !after.is_empty());
         let mut reader = match after.map(|after| after.parse::<Cursor>()) {
             Some(Ok(cursor)) => sources.live.reader_after(cursor),
             None => sources.live.reader_from_now(),
             Some(Err(_)) => {
                 let reader = sources.live.reader_from_now();
-                pending.push_back(Output::Reset(reader.position(), "the cursor is not one of this server"));
+                pending = Some(Output::Reset(reader.position(), "the cursor is not one of this server"));
                 reader
             }
         };
@@ -148,7 +158,7 @@ impl Subscription {
     /// When that is one too many.
     pub fn follow(&mut self, topic: Topic) -> Result<Cursor, TopicsError> {
         let topics_max = self.sources.topics_max;
-        if !self.reader.topics().contains(&topic) && self.reader.topics().len() >= topics_max {
+        if self.reader.topics().binary_search(&topic).is_err() && self.reader.topics().len() >= topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
         self.reader.follow(topic);
@@ -167,40 +177,41 @@ impl Subscription {
 
     /// What is to be told now, in order; nothing when the client knows all there is. One call gives a bounded
     /// number, so that a client that is far behind is served in turn with the others.
-    pub fn take(&mut self) -> Vec<Output> {
-        if !self.pending.is_empty() {
-            return self.pending.drain(..).collect();
+    pub fn take(&mut self) -> Option<Output> {
+        if let Some(output) = self.pending.take() {
+            return Some(output);
         }
         if let Phase::Replaying(_, since) = &self.phase
             && since.elapsed() > Duration::from_secs(REPLAY_SECS_MAX)
         {
-            return self.reset("what followed the cursor was read too slowly");
+            return Some(self.reset("what followed the cursor was read too slowly"));
         }
         loop {
             let is_live = matches!(self.phase, Phase::Live);
             if let Phase::Asking(_) = self.phase {
-                return Vec::new();
+                return None;
             }
             match self.reader.read() {
-                Reading::Waiting if is_live => return Vec::new(),
+                Reading::Waiting if is_live => return None,
                 Reading::Gap(Gap::Evicted) if is_live && self.replays < REPLAYS_MAX => {
                     self.replays += 1;
                     self.is_ready = false;
                     self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.position())));
                 }
-                Reading::Gap(gap) => return self.reset(gap.as_str()),
+                Reading::Gap(gap) => return Some(self.reset(gap.as_str())),
                 Reading::Entries(entries) if entries.is_empty() && is_live => {
                     if self.is_ready {
-                        return Vec::new();
+                        return None;
                     }
                     (self.is_ready, self.replays) = (true, 0);
-                    return vec![Output::Ready(self.reader.position())];
+                    return Some(Output::Ready(self.reader.position()));
                 }
                 Reading::Entries(entries) if !entries.is_empty() => {
                     self.replays = 0;
-                    let told: Vec<Output> = entries.into_iter().filter_map(|entry| self.output_of(entry)).collect();
+                    let told: Vec<Told> =
+                        entries.into_iter().filter_map(|(place, entry)| self.told(place, entry)).collect();
                     if !told.is_empty() {
-                        return told;
+                        return Some(Output::Events(told));
                     }
                 }
                 // A replay is at its end: the live log goes on there.
@@ -212,12 +223,23 @@ impl Subscription {
         }
     }
 
-    fn output_of(&self, entry: Arc<Entry>) -> Option<Output> {
-        let change = entry.event.as_ref()?.change_for(|topic| self.reader.follows(topic))?;
-        Some(Output::Event(entry, change))
+    fn told(&self, place: u64, entry: Arc<Entry>) -> Option<Told> {
+        let change = entry.change_for(|topic| self.reader.follows(topic))?;
+        Some(Told { entry, change, place })
     }
 
-    fn reset(&mut self, reason: &'static str) -> Vec<Output> {
+    /// Whether [`Self::take`] may have something before the log turns: a client that is up to date need not ask again.
+    pub fn has_more(&self) -> bool {
+        !self.is_ready || !matches!(self.phase, Phase::Live) || self.reader.has_more()
+    }
+
+    /// Forgets that events after `last`, one of those that [`Self::take`] gave out at last, were given out: they will be
+    /// given out again.
+    pub fn go_back_to(&mut self, last: &Told) {
+        self.reader.go_back_to(last.place, &last.entry);
+    }
+
+    fn reset(&mut self, reason: &'static str) -> Output {
         // Who asks for a replay still stands in the live log.
         if let Phase::Replaying(..) = self.phase {
             self.reader.continue_in(&self.sources.live);
@@ -225,7 +247,7 @@ impl Subscription {
         self.phase = Phase::Live;
         self.reader.restart();
         (self.is_ready, self.replays) = (false, 0);
-        vec![Output::Reset(self.reader.position(), reason)]
+        Output::Reset(self.reader.position(), reason)
     }
 
     /// Waits until [`Self::take`] may have something. Returns `false` when the log will never turn again. May be
@@ -241,8 +263,7 @@ impl Subscription {
                         self.phase = Phase::Replaying(replay, Instant::now());
                     }
                     Err(Unanswerable(reason)) => {
-                        let outputs = self.reset(reason);
-                        self.pending.extend(outputs);
+                        self.pending = Some(self.reset(reason));
                     }
                 }
                 true

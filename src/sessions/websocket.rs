@@ -1,25 +1,19 @@
 //! The WebSocket: the handshake, and one task per socket.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
-use poem::{
-    Request, Response, Upgraded, handler,
-    http::{StatusCode, header},
-    web::Data,
-};
+use poem::{Request, Response, handler, http::StatusCode, web::Data};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message, Utf8Bytes,
-        handshake::derive_accept_key,
-        protocol::{Role, WebSocketConfig},
-    },
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -27,12 +21,14 @@ use tracing::debug;
 use super::{
     close::Close,
     frame::{ClientFrame, FrameError, ServerFrame, event_frame},
-    handshake::{handshake_key, not_an_upgrade},
-    progress::{Life, Progress},
-    subscription::{Interest, Output, Sources, Subscription},
+    handshake::accept,
+    socket::{ReadError, Socket, WriteError},
+    subscription::{Interest, Output, Sources, Subscription, Told},
+    wire::{Incoming, Outgoing, Violation},
 };
 use crate::{
-    message::{FieldError, MessageId, NewMessage},
+    listener::ClientStream,
+    message::FieldError,
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
     telemetry::{Counted, Metrics, ReasonLabels},
@@ -40,21 +36,17 @@ use crate::{
     watcher::WatcherStatus,
 };
 
-/// How often an idle client gets its position and a ping, in seconds: often enough for proxies, which cut
-/// connections that are silent for a minute.
-const KEEP_ALIVE_SECS: u64 = 25;
+/// How often an idle client gets its position and a ping: often enough for proxies, which cut connections that are
+/// silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// After so long without a sign of life of the client it is gone or stuck. A ping every 25 s asks for one.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long a client that is told to go may take to read that, in seconds.
-const CLOSE_SECS_MAX: u64 = 1;
+/// How long a client that is told to go may take to read that.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
-/// Messages of one socket that wait for their insert; when there are more, its frames are not read on.
-const WAITING_INSERTS_MAX: usize = 32;
-/// The largest frame and message of a client, in bytes: a content of 4,000 characters in JSON escapes fits.
-const CLIENT_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// How much is handed to the socket at once, in bytes.
-const WRITE_BYTES: usize = 64 * 1024;
+/// Messages of one socket that are being inserted; when there are more, its frames are not read on.
+const INSERTS_MAX: usize = 32;
 
 /// What sessions work with. Cheap to clone.
 #[derive(Clone)]
@@ -81,13 +73,14 @@ impl Sessions {
     async fn dismissal(&self) {
         self.stop.cancelled().await;
         let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
-        sleep(spread.mul_f64(rand::random())).await;
+        // Boxed: every session waits for the line above, and few for this one.
+        Box::pin(sleep(spread.mul_f64(rand::random()))).await;
     }
 }
 
 /// `GET /ws?room=general&inbox=NAME&all=true&after=CURSOR`
 #[handler]
-pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<Response, Problem> {
+pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Result<Response, Problem> {
     let query = request.uri().query().unwrap_or_default();
     let pairs = form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>();
     let pairs = pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
@@ -95,138 +88,157 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Sessions>) -> Result<R
     let subscription = Subscription::open(&sessions.sources, interest)
         .map_err(|error| Problem::invalid(vec![FieldError::new("room", error)]))?;
 
-    let key = handshake_key(request.headers())?;
-    let upgrade = request.take_upgrade().map_err(|_| not_an_upgrade())?;
-    let sessions = sessions.clone();
+    let (upgrade, answer) = accept(request)?;
+    let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
-        let Ok(Ok(stream)) = timeout(SILENCE_MAX, upgrade).await else {
-            return;
-        };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(4 * 1024)
-            .write_buffer_size(WRITE_BYTES)
-            // A frame of an event is at most 24 KB of content in escapes, so this is never met by what we write.
-            .max_write_buffer_size(8 * WRITE_BYTES)
-            .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX));
-        let stream = Progress::new(stream);
-        let life = stream.life();
-        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        let _counted = Counted::connection(&sessions.metrics, "websocket");
-        Session::new(socket, life, subscription, sessions).run().await;
+        if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
+            let _counted = Counted::connection(&sessions.metrics, "websocket");
+            Session::new(stream, subscription, sessions).run().await;
+        }
     });
-    Ok(Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
-        .finish())
+    Ok(answer)
 }
 
-/// One socket.
+/// One socket. Ten thousand of them wait most of the time, so it is small, and so is the future that runs it.
 struct Session {
-    socket: WebSocketStream<Progress<Upgraded>>,
+    socket: Socket<ClientStream>,
     subscription: Subscription,
-    sessions: Sessions,
-    /// The insert under way: one at a time, so that two messages over one socket keep their order.
-    inserting: Option<Inserting>,
-    waiting: VecDeque<(Option<String>, NewMessage)>,
-    life: Life,
-    /// What the subscription gave out is not all written yet.
-    is_telling: bool,
+    sessions: Arc<Sessions>,
+    /// Inserts under way, in the order in which they were sent.
+    inserting: VecDeque<Inserting>,
+    keep_alive_at: Instant,
 }
 
-/// A task of its own, so that it goes on, and gives back its connection to MongoDB, also while the session waits for a
-/// client that does not read.
+/// A task of its own, so that it goes on also when the client closes at once, or the server stops. Then nobody is told
+/// any more: a client that is unsure sends again with the same id.
 type Inserting = JoinHandle<(Option<String>, Result<Inserted, InsertError>)>;
 
 /// Why a session ends.
 enum End {
-    /// The client closed, or its connection broke.
+    /// The connection broke, or nobody is at its other end.
     Gone,
+    /// The client closed, with this code or none.
+    Closed(Option<u16>),
+    /// The client broke the protocol, so that nothing more can be read.
+    Violation(Violation),
     /// We close.
     Close(Close),
 }
 
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
         match error {
-            Error::Capacity(_) => End::Close(Close::TooBig),
-            Error::Utf8(_) => End::Close(Close::NotUtf8),
-            Error::Protocol(_) => End::Close(Close::Protocol),
-            _ => End::Gone,
+            ReadError::Violation(violation) => End::Violation(violation),
+            ReadError::Gone => End::Gone,
         }
     }
 }
 
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stuck => End::Close(Close::Stuck),
+            WriteError::Gone => End::Gone,
+        }
+    }
+}
+
+/// What wakes a session.
+enum Step {
+    /// There may be something to tell.
+    Turned,
+    Heard(Incoming),
+    Inserted(Option<String>, Result<Inserted, InsertError>),
+    /// It is time to look at the clock.
+    Clock,
+    /// The stream is told of in another word.
+    Told,
+}
+
 impl Session {
-    fn new(
-        socket: WebSocketStream<Progress<Upgraded>>,
-        life: Life,
-        subscription: Subscription,
-        sessions: Sessions,
-    ) -> Self {
-        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), life, is_telling: false }
+    fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+        let keep_alive_at = Instant::now() + KEEP_ALIVE;
+        let socket = Socket::new(stream);
+        Self { socket, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let sessions = self.sessions.clone();
         let end = tokio::select! {
             end = self.serve() => end,
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
             () = sessions.dismissal() => End::Close(Close::Restart),
         };
-        self.finish_inserts();
-        if let End::Close(close) = end {
-            debug!("closing a session: {close:?}");
-            let goodbye = async {
-                if close == Close::Restart && !self.is_telling {
-                    // The place to come back with, also for a client that got nothing for a while. Not for one that was
-                    // cut off in the middle: the position is beyond what it was told.
+        // Boxed: it is for the last moment of a session.
+        let _ = Box::pin(timeout(CLOSE_MAX, self.say_goodbye(end))).await;
+    }
+
+    async fn say_goodbye(&mut self, end: End) {
+        let (frame, is_readable) = match end {
+            End::Gone => return,
+            End::Closed(code) => (Outgoing::close_echo(code).encode(), false),
+            End::Violation(violation) => (violation.close_frame(), false),
+            End::Close(close) => {
+                debug!("closing a session: {close:?}");
+                if close == Close::Restart && !self.socket.is_blocked() {
+                    // The place to come back with, also for a client that got nothing for a while. One that is behind is
+                    // not kept for it.
                     let _ = self.tell_position().await;
                 }
-                self.socket.close(Some(close.frame())).await?;
-                // The client's own close frame, so that it has surely read ours before the connection goes.
-                while let Some(Ok(_)) = self.socket.next().await {}
-                Ok::<_, Error>(())
-            };
-            let _ = timeout(Duration::from_secs(CLOSE_SECS_MAX), goodbye).await;
+                (close.frame(), true)
+            }
+        };
+        if self.socket.write(frame, CLOSE_MAX).await.is_err() {
+            return;
         }
+        if is_readable {
+            // The client's own close frame, so that it has surely read ours before the connection goes.
+            while let Ok(incoming) = self.socket.read().await {
+                if let Incoming::Close(_) = incoming {
+                    return;
+                }
+            }
+        }
+        self.socket.part().await;
     }
 
     async fn serve(&mut self) -> End {
-        let period = Duration::from_secs(KEEP_ALIVE_SECS);
-        let mut keep_alive = interval_at(Instant::now() + period, period);
-        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.sessions.status.told();
+        let mut clock = pin!(sleep_until(self.keep_alive_at));
         loop {
             // A part of it only: a client that is far behind is heard in between.
             let has_more = match self.tell().await {
                 Ok(has_more) => has_more,
                 Err(end) => return end,
             };
-            let may_read = self.waiting.len() < WAITING_INSERTS_MAX;
+            let may_read = self.inserting.len() < INSERTS_MAX;
             let step = tokio::select! {
                 turned = self.subscription.turn(), if !has_more => {
-                    if turned { Ok(()) } else { Err(End::Close(Close::Internal)) }
+                    if turned { Ok(Step::Turned) } else { Err(End::Close(Close::Internal)) }
                 }
-                frame = self.socket.next(), if may_read => match frame {
-                    Some(Ok(message)) => self.hear(message).await,
-                    Some(Err(error)) => Err(error.into()),
-                    None => Err(End::Gone),
-                },
+                heard = self.socket.read(), if may_read => heard.map(Step::Heard).map_err(End::from),
                 inserted = next_of(&mut self.inserting) => match inserted {
-                    Some((id, outcome)) => self.answer(id, outcome).await,
+                    Some((id, outcome)) => Ok(Step::Inserted(id, outcome)),
                     None => Err(End::Close(Close::Internal)),
                 },
-                () = std::future::ready(()), if has_more => Ok(()),
-                () = sleep_until(self.life.last_sign() + SILENCE_MAX) => {
-                    if self.is_silent() { Err(End::Gone) } else { Ok(()) }
-                }
-                _ = keep_alive.tick() => self.keep_alive().await,
-                Ok(()) = told.changed() => self.tell_position().await,
+                () = std::future::ready(()), if has_more => Ok(Step::Turned),
+                () = &mut clock => Ok(Step::Clock),
+                Ok(()) = told.changed() => Ok(Step::Told),
             };
-            if let Err(end) = step {
+            // What follows is rare and not needed while the session waits, so it does not count for its size.
+            let done = match step {
+                Ok(Step::Turned) => Ok(()),
+                Ok(Step::Heard(incoming)) => Box::pin(self.hear(incoming)).await,
+                Ok(Step::Inserted(id, outcome)) => Box::pin(self.answer(id, outcome)).await,
+                Ok(Step::Told) => Box::pin(self.tell_position()).await,
+                Ok(Step::Clock) => {
+                    let done = Box::pin(self.look_at_clock()).await;
+                    clock.as_mut().reset(self.keep_alive_at.min(self.socket.last_sign() + SILENCE_MAX));
+                    done
+                }
+                Err(end) => Err(end),
+            };
+            if let Err(end) = done {
                 return end;
             }
         }
@@ -234,48 +246,50 @@ impl Session {
 
     /// Tells the client a part of what there is to tell. Returns whether there may be more.
     async fn tell(&mut self) -> Result<bool, End> {
-        let outputs = self.subscription.take();
-        if outputs.is_empty() {
-            return Ok(false);
-        }
-        self.is_telling = true;
-        let mut bytes = 0;
-        for output in outputs {
-            let frame = match &output {
-                Output::Event(entry, change) => event_frame(entry, *change),
-                Output::Ready(cursor) => ServerFrame::Ready { cursor: *cursor }.encode(),
-                Output::Reset(cursor, reason) => {
-                    self.sessions.metrics.resets.get_or_create(&ReasonLabels { reason }).inc();
-                    ServerFrame::Reset { cursor: *cursor, reason }.encode()
-                }
-            };
-            bytes += frame.len();
-            self.feed(frame).await?;
-            if bytes >= WRITE_BYTES {
-                bytes = 0;
-                self.flush().await?;
+        let frame = match self.subscription.take() {
+            None => return Ok(false),
+            Some(Output::Events(events)) => {
+                self.begin(events).await?;
+                self.socket.finish(SILENCE_MAX).await?;
+                return Ok(self.subscription.has_more());
             }
-        }
-        self.flush().await?;
-        self.is_telling = false;
-        Ok(true)
+            Some(Output::Ready(cursor)) => ServerFrame::Ready { cursor }.encode(),
+            Some(Output::Reset(cursor, reason)) => {
+                self.sessions.metrics.resets.get_or_create(&ReasonLabels { reason }).inc();
+                ServerFrame::Reset { cursor, reason }.encode()
+            }
+        };
+        self.socket.write(frame, SILENCE_MAX).await?;
+        Ok(self.subscription.has_more())
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), End> {
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => return Err(End::Close(Close::NotText)),
-            Message::Close(_) => {
-                // The library has queued the answer; what is left is to send it.
-                let _ = timeout(Duration::from_secs(CLOSE_SECS_MAX), self.socket.flush()).await;
-                return Err(End::Gone);
-            }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
+    /// Writes what the client has room for. The rest is let go: a client that does not read keeps its place in the log,
+    /// and nothing of the log.
+    async fn begin(&mut self, events: Vec<Told>) -> Result<(), End> {
+        let begin = |cx: &mut Context<'_>| {
+            let frames = events.iter().map(|told| event_frame(&told.entry, told.change));
+            Poll::Ready(self.socket.begin(cx, frames))
+        };
+        let begun = poll_fn(begin).await?;
+        if begun < events.len() {
+            self.subscription.go_back_to(&events[begun - 1]);
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, incoming: Incoming) -> Result<(), End> {
+        let text = match incoming {
+            Incoming::Text(text) => text,
+            Incoming::Binary(_) => return Err(End::Close(Close::NotText)),
+            Incoming::Close(code) => return Err(End::Closed(code)),
+            Incoming::Ping(payload) => return self.write(Outgoing::Pong(&payload).encode()).await,
+            Incoming::Pong => return Ok(()),
         };
         match ClientFrame::parse(&text) {
             Ok(ClientFrame::Send { id, message: Ok(message) }) => {
-                self.waiting.push_back((id, message));
-                self.insert_next();
+                // It joins the queue here, and so in its order.
+                let inserting = self.sessions.inserter.begin(message);
+                self.inserting.push_back(self.sessions.tasks.spawn(async { (id, inserting.await) }));
                 Ok(())
             }
             Ok(ClientFrame::Send { id, message: Err(errors) }) => self.complain(id, Problem::invalid(errors)).await,
@@ -304,54 +318,28 @@ impl Session {
         }
     }
 
-    fn insert_next(&mut self) {
-        if self.inserting.is_none()
-            && let Some((id, message)) = self.waiting.pop_front()
-        {
-            let inserter = self.sessions.inserter.clone();
-            let insert = async move { (id, inserter.insert(message).await) };
-            self.inserting = Some(self.sessions.tasks.spawn(insert));
-        }
-    }
-
     async fn answer(&mut self, id: Option<String>, outcome: Result<Inserted, InsertError>) -> Result<(), End> {
-        self.inserting = None;
-        self.insert_next();
+        self.inserting.pop_front();
         match outcome {
             Ok(inserted) => {
                 // In the client's own spelling, so that it finds its message again.
-                let sent: &MessageId = &inserted.message.id;
-                self.say(ServerFrame::Sent { id: sent }).await
+                self.say(ServerFrame::Sent { id: &inserted.message.id }).await
             }
             Err(error) => self.complain(id, error.into()).await,
         }
     }
 
-    /// What the client has sent is inserted, also when it closed at once or the server stops. Nobody is told any more: a
-    /// client that is unsure sends again with the same id.
-    fn finish_inserts(&mut self) {
-        let (inserting, waiting) = (self.inserting.take(), std::mem::take(&mut self.waiting));
-        let inserter = self.sessions.inserter.clone();
-        self.sessions.tasks.spawn(async move {
-            if let Some(inserting) = inserting {
-                let _ = inserting.await;
-            }
-            for (_, message) in waiting {
-                // The inserter counts and logs what fails.
-                let _ = inserter.insert(message).await;
-            }
-        });
-    }
-
-    fn is_silent(&self) -> bool {
-        self.life.last_sign().elapsed() >= SILENCE_MAX
-    }
-
-    async fn keep_alive(&mut self) -> Result<(), End> {
-        // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
-        self.tell_position().await?;
-        self.write(Message::Ping(Bytes::new())).await?;
-        self.flush().await
+    async fn look_at_clock(&mut self) -> Result<(), End> {
+        if self.socket.last_sign().elapsed() >= SILENCE_MAX {
+            return Err(End::Gone);
+        }
+        if self.keep_alive_at <= Instant::now() {
+            // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
+            self.tell_position().await?;
+            self.write(Outgoing::Ping.encode()).await?;
+            self.keep_alive_at = Instant::now() + KEEP_ALIVE;
+        }
+        Ok(())
     }
 
     async fn tell_position(&mut self) -> Result<(), End> {
@@ -364,32 +352,35 @@ impl Session {
     }
 
     async fn say(&mut self, frame: ServerFrame<'_>) -> Result<(), End> {
-        self.feed(frame.encode()).await?;
-        self.flush().await
+        self.write(frame.encode()).await
     }
 
-    async fn feed(&mut self, frame: Bytes) -> Result<(), End> {
-        // What we encoded is UTF-8; the check is the price of the library's type.
-        let text = Utf8Bytes::try_from(frame).map_err(|_| End::Close(Close::Internal))?;
-        self.write(Message::Text(text)).await
-    }
-
-    async fn write(&mut self, message: Message) -> Result<(), End> {
-        let written = self.life.outlast(self.socket.feed(message), SILENCE_MAX).await;
-        written.ok_or(End::Close(Close::Stuck))?.map_err(End::from)
-    }
-
-    async fn flush(&mut self) -> Result<(), End> {
-        let flushed = self.life.outlast(self.socket.flush(), SILENCE_MAX).await;
-        flushed.ok_or(End::Close(Close::Stuck))?.map_err(End::from)
+    async fn write(&mut self, frame: Bytes) -> Result<(), End> {
+        self.socket.write(frame, SILENCE_MAX).await.map_err(End::from)
     }
 }
 
-/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
-/// and called again.
-async fn next_of(inserting: &mut Option<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
-    match inserting {
+/// The outcome of the oldest insert under way; for ever pending when there is none. `None` when its task failed. May be
+/// dropped and called again.
+async fn next_of(inserting: &mut VecDeque<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
+    match inserting.front_mut() {
         Some(insert) => insert.await.ok(),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that a method returns.
+    fn size_of_future<'a, F: Future>(_: fn(&'a mut Session) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_that_waits_is_small() {
+        let bytes = size_of::<Session>() + size_of_future(Session::run);
+        assert!(bytes <= 1_536, "{bytes} bytes for each session");
     }
 }

@@ -1,0 +1,138 @@
+//! The bytes of one connection, below HTTP and after it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::guests::Guest;
+
+/// Stands in the extensions of a request that asks for another protocol. Whoever answers it with 101 can have the
+/// connection itself, without the layers that hyper and Poem put around it: those cost a lock and a copy per write.
+#[derive(Clone)]
+pub struct Upgrade(Arc<Mutex<Option<OnUpgrade>>>);
+
+impl Upgrade {
+    pub(super) fn new(upgrade: OnUpgrade) -> Self {
+        Self(Arc::new(Mutex::new(Some(upgrade))))
+    }
+
+    /// The connection, when the answer has gone out; `None` when it was given away before, broke, or is not there
+    /// within `patience`.
+    pub fn stream(&self, patience: Duration) -> impl Future<Output = Option<ClientStream>> + Send + use<> {
+        let upgrade = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            let upgraded = timeout(patience, upgrade?).await.ok()?.ok()?;
+            let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
+            let mut stream = parts.io.into_inner();
+            (stream.unread, stream.life) = (parts.read_buf, None);
+            Some(stream)
+        }
+    }
+}
+
+/// When a byte last moved.
+pub(super) struct Life {
+    began: Instant,
+    /// Milliseconds after `began`.
+    moved_millis: AtomicU64,
+}
+
+impl Life {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), moved_millis: AtomicU64::new(0) }
+    }
+
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(super) fn moved_at(&self) -> Instant {
+        self.began + Duration::from_millis(self.moved_millis.load(Ordering::Relaxed))
+    }
+
+    fn moved(&self) {
+        self.moved_millis.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The stream of a client, which counts as connected as long as this lives, also as a WebSocket.
+pub struct ClientStream {
+    stream: TcpStream,
+    /// What was read of the next protocol together with the last request.
+    unread: Bytes,
+    /// `None` after HTTP: what comes then has deadlines of its own.
+    life: Option<Arc<Life>>,
+    _guest: Guest,
+}
+
+impl ClientStream {
+    pub(super) fn new(stream: TcpStream, life: Arc<Life>, guest: Guest) -> Self {
+        Self { stream, unread: Bytes::new(), life: Some(life), _guest: guest }
+    }
+
+    fn note(&self, moved: &Poll<io::Result<usize>>) {
+        if let (Some(life), Poll::Ready(Ok(1..))) = (&self.life, moved) {
+            life.moved();
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unread.has_remaining() {
+            let taken = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.note(&Poll::Ready(Ok(buf.filled().len() - before)));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
