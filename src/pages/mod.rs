@@ -4,6 +4,7 @@
 //! from which the browser goes on over the WebSocket. Nothing here pushes.
 //!
 //! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `text` the addresses and mentions in it; `rooms` is the list beside them.
+//! - `part` is which part of a history is shown; `search` what a search has found, with its `marks`.
 //! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
 //! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files,
 //!   and `compression` makes both small.
@@ -14,9 +15,12 @@ mod chat;
 mod compression;
 mod errors;
 mod form;
+mod marks;
+mod part;
 mod place;
 mod rooms;
 mod row;
+mod search;
 mod text;
 mod texts;
 mod visitor;

@@ -1,6 +1,8 @@
 //! What stands in a text: web addresses and mentions. `templates/static/text.js` follows the same rules, so that a
 //! message looks the same whether the server or the browser made its row.
 
+use super::marks::Marks;
+
 /// A stretch of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
@@ -9,6 +11,8 @@ pub(super) enum Piece<'a> {
     Link(&'a str),
     /// `@` and a name without a blank. It says nothing about whether there is such a person.
     Mention(&'a str),
+    /// What a search was for.
+    Mark(&'a str),
 }
 
 /// Cuts a text into pieces that together are the text again.
@@ -35,6 +39,29 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     }
     push_text(&mut pieces, &text[done..]);
     pieces
+}
+
+/// The same pieces with what `marks` finds marked, outside addresses and mentions.
+pub(super) fn marked<'a>(pieces: Vec<Piece<'a>>, marks: &Marks) -> Vec<Piece<'a>> {
+    let mut marked = Vec::new();
+    for piece in pieces {
+        let Piece::Text(text) = piece else {
+            marked.push(piece);
+            continue;
+        };
+        let mut done = 0;
+        for mark in marks.in_text(text) {
+            if done < mark.start {
+                marked.push(Piece::Text(&text[done..mark.start]));
+            }
+            done = mark.end;
+            marked.push(Piece::Mark(&text[mark]));
+        }
+        if done < text.len() {
+            marked.push(Piece::Text(&text[done..]));
+        }
+    }
+    marked
 }
 
 /// A text without addresses, and the mentions in it.
@@ -115,13 +142,20 @@ mod tests {
                 .iter()
                 .filter_map(|piece| match piece {
                     Piece::Link(part) | Piece::Mention(part) => Some(*part),
-                    Piece::Text(_) => None,
+                    Piece::Text(_) | Piece::Mark(_) => None,
                 })
                 .collect();
             assert_eq!(found, expected, "{text}");
-            let parts = pieces.iter().map(|(Piece::Text(part) | Piece::Link(part) | Piece::Mention(part))| *part);
-            assert_eq!(parts.collect::<String>(), text);
+            assert_eq!(whole(&pieces), text);
+            assert_eq!(whole(&marked(pieces, &Marks::of("a e"))), text);
         }
+    }
+
+    fn whole(pieces: &[Piece<'_>]) -> String {
+        let part = |piece: &Piece<'_>| match piece {
+            Piece::Text(part) | Piece::Link(part) | Piece::Mention(part) | Piece::Mark(part) => part.to_string(),
+        };
+        pieces.iter().map(part).collect()
     }
 
     #[test]

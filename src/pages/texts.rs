@@ -97,7 +97,6 @@ pub(super) struct PageTexts {
     pub(super) messages_in_room: String,
     pub(super) messages_in_inbox: String,
     pub(super) older: String,
-    pub(super) these_are_older: String,
     pub(super) newest: String,
     pub(super) sent_to: String,
     pub(super) your_name: String,
@@ -138,6 +137,19 @@ pub(super) struct PageTexts {
     pub(super) error_sender_empty: String,
     pub(super) error_recipient_empty: String,
     pub(super) error_content_empty: String,
+    pub(super) newer: String,
+    pub(super) search: String,
+    pub(super) search_in: String,
+    pub(super) search_words: String,
+    pub(super) search_results: String,
+    pub(super) search_on: String,
+    pub(super) nothing_found: String,
+    pub(super) nothing_found_so_far: String,
+    pub(super) error_search: String,
+    pub(super) back_to_chat: String,
+    pub(super) skip_to_results: String,
+    pub(super) no_message_title: String,
+    pub(super) no_message_text: String,
 }
 
 /// What `templates/static/` says; those scripts know the fields by these names.
@@ -147,9 +159,6 @@ pub(super) struct ScriptTexts {
     pub(super) live: String,
     pub(super) catching_up: String,
     pub(super) offline: String,
-    pub(super) older: String,
-    pub(super) loading_older: String,
-    pub(super) older_failed: String,
     pub(super) jump: String,
     pub(super) jump_one: String,
     pub(super) jump_other: String,
@@ -187,6 +196,10 @@ pub(super) struct ScriptTexts {
     pub(super) mention_in: String,
     pub(super) direct_from: String,
     pub(super) link_copied: String,
+    pub(super) searching: String,
+    pub(super) search_failed: String,
+    pub(super) loading: String,
+    pub(super) loading_failed: String,
 }
 
 /// Puts values into a text: `fill("Inbox of {user}", "user", "Ana")` is "Inbox of Ana".

@@ -2,11 +2,12 @@
 
 import { connect, newId } from "./client.js";
 import { Composer } from "./composer.js";
+import { offerSearch } from "./finder.js";
 import { loadMessages } from "./history.js";
 import { notify, offerNotifications } from "./notify.js";
-import { Older } from "./older.js";
 import { Outbox } from "./outbox.js";
 import { fill, storage, texts } from "./page.js";
+import { Pager } from "./pager.js";
 import { Places } from "./places.js";
 import { showPresence } from "./presence.js";
 import { Reading } from "./reading.js";
@@ -20,7 +21,7 @@ const ROWS_MAX = 1_000;
 const ECHO_MAX_MS = 10_000;
 
 const element = (id) => document.getElementById(id);
-const { room, inbox, cursor, before, refreshing } = element("chat").dataset;
+const { room, inbox, cursor, before, after, refreshing } = element("chat").dataset;
 const topic = room === undefined ? { inbox } : { room };
 const place = keyOf(topic);
 const form = element("composer");
@@ -28,12 +29,12 @@ const form = element("composer");
 // A page that loads itself again is for readers without a script.
 if (refreshing !== undefined) location.replace(location.pathname);
 else if (cursor) start();
-// A page of older messages is not live; its form works as without a script.
-else if (form) form.elements.sender.value ||= storage.get("name") ?? "";
+// The messages could not be read: the form works as without a script.
+else form.elements.sender.value ||= storage.get("name") ?? "";
 
 function start() {
   const [log, scroller] = [element("log"), element("scroller")];
-  const timeline = new Timeline({ scroller, log, list: element("rows"), before, isCut: false, onNew: showNew });
+  const timeline = new Timeline({ scroller, log, list: element("rows"), before, after, onNew: showNew });
   const places = new Places({
     here: topic,
     isForMe: (message) => isForMe(message),
@@ -101,10 +102,24 @@ function start() {
       composer.say(reason, { isError: true });
     },
   });
-  const older = new Older({
+  const older = new Pager({
     timeline,
+    link: element("older"),
+    place: () => timeline.before,
     load: (place) => loadMessages({ ...topic, before: place, since: connection.cursor }),
+    put: (page) => timeline.prepend(page.messages, page.before),
   });
+  const newer = new Pager({
+    timeline,
+    link: element("newer"),
+    place: () => timeline.after,
+    load: (place) => loadMessages({ ...topic, after: place, since: connection.cursor }),
+    put: (page) => timeline.append(page.messages, page.after),
+  });
+  // The button that jumps does the same, and is always there.
+  element("newest").remove();
+  offerSearch((id) => timeline.show(id));
+  showLinkedMessage();
   outbox.restore((id) => timeline.has(id));
   places.start(connection);
   offerNotifications();
@@ -114,6 +129,7 @@ function start() {
     // Back to the end of the conversation and to the text, wherever the reader is. (A drawer closes by itself.)
     if (key !== "Escape" || defaultPrevented || isComposing || document.querySelector(":popover-open")) return;
     toNewest();
+    if (location.search) history.replaceState(null, "", location.pathname);
     form.elements.content.focus();
   });
 
@@ -154,6 +170,7 @@ function start() {
 
   function apply(change) {
     older.note(change);
+    newer.note(change);
     if (change.message) timeline.upsert(change.message);
     else timeline.remove(change.id);
     if (timeline.size > ROWS_MAX && timeline.isAtEnd && !timeline.isCut && !isTrimming) trim();
@@ -185,9 +202,11 @@ function start() {
   async function reload() {
     const page = await loadMessages(topic);
     older.forget();
+    newer.forget();
     timeline.replace(page.messages, page.before);
     for (const { id } of page.messages) outbox.remove(id);
     older.show();
+    newer.show();
     return page.cursor;
   }
 
@@ -201,6 +220,23 @@ function start() {
   function showWhereReadingEnded() {
     const row = timeline.find((row) => row.place > readUntil && row.article.dataset.sender !== reader());
     if (row) timeline.showUnreadFrom(row);
+  }
+
+  /** A link to one message leads to its row, here as on the server; one that is here already is only shown. */
+  function showLinkedMessage() {
+    const linked = new URLSearchParams(location.search).get("at");
+    if (linked) timeline.show(linked);
+    element("rows").addEventListener("click", (event) => {
+      const link = event.target.closest("a.when");
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      timeline.show(link.closest("article").dataset.id);
+      history.replaceState(null, "", link.href);
+      navigator.clipboard?.writeText(link.href).then(
+        () => composer.say(texts.link_copied),
+        () => {},
+      );
+    });
   }
 
   function isForMe({ sender, recipient, content }) {

@@ -21,6 +21,8 @@ const GATHER_MS = 15;
 export class Timeline {
   /** Where the messages before the oldest row are; empty when there are none. */
   before;
+  /** Where the messages after the newest row are; empty when there are none, or when that is not known. */
+  after;
   /** Whether messages after the newest row are left out. */
   isCut;
   /** The reader's name: their own rows are marked. */
@@ -40,11 +42,11 @@ export class Timeline {
    * @param {HTMLElement} parts.log
    * @param {HTMLOListElement} parts.list holds the server's rows
    * @param {string} parts.before
-   * @param {boolean} parts.isCut
+   * @param {string} parts.after
    * @param {(news: {messages: object[], first: ?Row, wasAtEnd: boolean}) => void} parts.onNew messages came at the end
    */
-  constructor({ scroller, log, list, before, isCut, onNew }) {
-    Object.assign(this, { scroller, log, list, before, isCut });
+  constructor({ scroller, log, list, before, after, onNew }) {
+    Object.assign(this, { scroller, log, list, before, after, isCut: after !== "" });
     this.#onNew = onNew;
     this.#takeOverScrolling();
     this.#quietly(() => {
@@ -115,7 +117,7 @@ export class Timeline {
     this.#quietly(() =>
       this.#keepPlace(() => {
         for (const id of [...this.#byId.keys()]) if (!kept.has(id)) this.#take(id);
-        this.isCut = false;
+        this.#cutAt("", false);
         // With nothing before them, no message is too old to be put in.
         this.before = "";
         for (const message of messages) this.#put(message);
@@ -138,13 +140,13 @@ export class Timeline {
   }
 
   /** Puts a page of newer messages after all rows. */
-  append(messages, isCut) {
+  append(messages, after) {
     this.flush();
     this.#quietly(() =>
       this.#stay(() => {
-        this.isCut = false;
+        this.#cutAt("", false);
         for (const message of messages) this.#put(message);
-        this.isCut = isCut;
+        this.#cutAt(after ?? "", Boolean(after));
       }),
     );
   }
@@ -194,7 +196,7 @@ export class Timeline {
     const { scroller } = this;
     scroller.classList.add("forward");
     // A page that was opened at a message stays there.
-    let isHeld = !this.isCut;
+    let isHeld = !this.isCut && !location.hash;
     if (isHeld) this.scrollToEnd();
     scroller.addEventListener("scroll", () => (isHeld = this.isAtEnd), { passive: true });
     const observer = new ResizeObserver(() => isHeld && !this.isCut && this.scrollToEnd());
@@ -284,7 +286,13 @@ export class Timeline {
   /** Lets go of all rows but the oldest `count`. */
   #cutAfter(count) {
     for (const row of this.#rows.slice(count)) this.#take(row.id);
-    this.isCut = true;
+    this.#cutAt("", true);
+  }
+
+  #cutAt(after, isCut) {
+    this.after = after;
+    this.isCut = isCut;
+    this.list.closest(".column").querySelector(".newer").hidden = !after;
   }
 
   /** Makes changes without having them read out: a loaded page is not news. */
