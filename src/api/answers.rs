@@ -2,7 +2,7 @@
 
 use poem_openapi::{ApiResponse, payload::Json};
 
-use super::body::{MessageBody, MessagesBody, RoomsBody};
+use super::body::{MessageBody, MessagesBody, PresenceBody, RoomsBody};
 use crate::problem::Problem;
 
 /// The message is durable on a majority.
@@ -58,6 +58,14 @@ pub(super) enum RoomsAnswer {
         #[oai(header = "Link")]
         Option<String>,
     ),
+}
+
+/// How many are here.
+#[derive(ApiResponse)]
+pub(super) enum PresenceAnswer {
+    /// In the order in which the rooms were named, each once.
+    #[oai(status = 200)]
+    Counts(Json<PresenceBody>),
 }
 
 /// Why a message was not sent.
@@ -137,6 +145,20 @@ pub(super) enum ListFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+}
+
+/// Why nothing was counted.
+#[derive(ApiResponse)]
+pub(super) enum PresenceFailure {
+    /// There is no parameter `room`, more than a hundred, or one that can be no room.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+}
+
+impl From<Problem> for PresenceFailure {
+    fn from(problem: Problem) -> Self {
+        Self::Invalid(Json(problem))
+    }
 }
 
 impl From<Problem> for SendFailure {

@@ -178,6 +178,24 @@ pub(super) struct RoomsBody {
     pub(super) after: Option<String>,
 }
 
+/// Who is here, in each room that was asked for.
+#[derive(Debug, Object)]
+#[oai(rename = "Presence")]
+pub(super) struct PresenceBody {
+    /// In the order in which they were named.
+    pub(super) rooms: Vec<RoomPresenceBody>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Object)]
+#[oai(rename = "RoomPresence")]
+pub(super) struct RoomPresenceBody {
+    /// Its name.
+    pub(super) room: String,
+    /// How many connections follow it. A person with two open pages counts twice.
+    pub(super) here: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;

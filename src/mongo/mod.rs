@@ -2,7 +2,7 @@
 //!
 //! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
 //! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
-//! - `inserter` is the only writer, by the batches of `group_commit`.
+//! - `inserter` is the only writer of messages, by the batches of `group_commit`; `presence` has a collection of its own.
 //! - `history`, `search` and `rooms` read the collection, by the scans of `scan`; `changes` reads the change stream.
 
 mod changes;
@@ -14,6 +14,7 @@ mod id;
 mod inserter;
 mod pipeline;
 mod place;
+mod presence;
 mod rooms;
 mod scan;
 mod schema;
@@ -29,6 +30,7 @@ pub use history::{History, Page, ReadError};
 pub use inserter::{InsertError, Inserted, Inserter};
 pub use pipeline::ResumePoint;
 pub use place::HistoryPlace;
+pub use presence::{PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX};
 pub use rooms::{RoomSummary, RoomsPage, RoomsPlace};
 pub use schema::{SchemaError, SchemaOptions};
 pub use scope::Scope;

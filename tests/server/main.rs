@@ -13,6 +13,7 @@ mod input;
 mod openapi;
 mod origins;
 mod paging;
+mod presence;
 mod programs;
 mod recover;
 mod replays;

@@ -49,6 +49,7 @@ async fn the_specification_names_every_operation_and_every_status() {
         [
             "get /api/messages listMessages {200, 404, 422, 503}",
             "get /api/messages/{id} getMessage {200, 404, 503}",
+            "get /api/presence getPresence {200, 422}",
             "get /api/rooms listRooms {200, 422, 503}",
             "post /api/messages sendMessage {200, 201, 400, 409, 413, 415, 422, 503}",
         ]
@@ -96,6 +97,8 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
         ("get", "/api/messages/{id}", 200, server.fetch(&id_path).await),
         ("get", "/api/messages/{id}", 404, server.fetch("/api/messages/x").await),
         ("get", "/api/rooms", 200, server.fetch("/api/rooms").await),
+        ("get", "/api/presence", 200, server.fetch("/api/presence?room=a").await),
+        ("get", "/api/presence", 422, server.fetch("/api/presence").await),
         ("get", "/api/rooms", 422, server.fetch("/api/rooms?limit=0").await),
     ];
     for (method, path, status, answer) in answers {
