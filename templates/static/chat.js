@@ -89,10 +89,10 @@ function start() {
     onReset: reload,
     onSent(id) {
       const message = outbox.confirm(id);
+      if (!outbox.hasFailed) composer.takeBackError();
       if (!message) return;
       const comes = isShownHere(message) && !timeline.has(id);
       setTimeout(() => outbox.remove(id), comes ? ECHO_MAX_MS : 0);
-      if (!outbox.hasFailed) composer.say("");
       // Nothing else on this page will tell that it arrived.
       if (!isShownHere(message)) composer.say(...sentTo(message));
     },

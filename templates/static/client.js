@@ -223,7 +223,8 @@ class Connection {
         this.#settle(frame.id);
         break;
       case "error":
-        on.onError?.(frame.problem, frame.id, this.#refused(frame));
+        // Its `created` may have come first: then it is stored, whatever its insert could not say.
+        if (!frame.id || this.#unanswered.has(frame.id)) on.onError?.(frame.problem, frame.id, this.#refused(frame));
         break;
       case "subscribed":
         on.onSubscribed?.(frame.topic, frame.cursor);

@@ -72,6 +72,11 @@ export class Composer {
     this.note.classList.toggle("error", isError);
   }
 
+  /** What was wrong is not any more. */
+  takeBackError() {
+    if (this.note.classList.contains("error")) this.say("");
+  }
+
   #submit() {
     const written = this.#check();
     if (!written) return;

@@ -99,7 +99,7 @@ async fn the_keyboard_is_enough() {
                 ana.press(Key::Home + "").await;
                 let distance = "const s = document.getElementById('scroller'); return s.scrollHeight - s.clientHeight - s.scrollTop";
                 ana.wait("it has scrolled", async || ana.ask::<f64>(distance).await > 300.0).await;
-                server.say("general", "news").await;
+                server.post(json!({ "room": "general", "sender": "Luis", "content": "news" })).await;
                 ana.wait("the button counts", async || ana.text_of("#jump").await.contains("1 new message")).await;
                 assert!(ana.driver.title().await.unwrap().starts_with("(1) general"));
                 ana.press(Key::Escape + "").await;

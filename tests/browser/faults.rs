@@ -45,7 +45,7 @@ async fn start_program(uri: &str, database: &str, port: &str) -> (Child, String)
 async fn fresh() -> (Database, String) {
     let mongo = mongo().await;
     let name = format!("test_{}", ObjectId::new().to_hex());
-    let uri = format!("{}&appName={name}", mongo.uri());
+    let uri = format!("{}&appName={name}&heartbeatFrequencyMS=500", mongo.uri());
     let database = Client::with_uri_str(mongo.uri()).await.expect("a client").database(&name);
     (database, uri)
 }
@@ -98,11 +98,9 @@ async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
         let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
         let app = App::start(&config, &uri).await.expect("the server starts");
         let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
-        let refusal = doc! { "code": 91, "errmsg": "waiting for replication failed" };
         let refuse = doc! {
             "configureFailPoint": "failCommand", "mode": "alwaysOn",
-            // The write is done, and then said not to be confirmed: a careless retry would make a second one.
-            "data": { "failCommands": ["insert"], "appName": database.name(), "writeConcernError": refusal },
+            "data": { "failCommands": ["insert"], "appName": database.name(), "closeConnection": true },
         };
         admin.run_command(refuse).await.unwrap();
         chromium

@@ -56,7 +56,7 @@ async fn what_is_unread_elsewhere_is_counted_until_it_is_read() {
                     ["Direct messages 1", "brand new 1"].iter().all(|name| places.contains(&(*name).into()))
                 })
                 .await;
-                assert_eq!(ana.text_of(".unread-from").await.is_empty(), false);
+                assert!(!ana.text_of(".unread-from").await.is_empty());
                 assert_eq!(ana.ask::<u32>("return document.querySelectorAll('.mentioned').length").await, 2);
                 ana.click("#own-inbox a").await;
                 ana.wait("the inbox opens", async || ana.connection().await == "Live").await;
