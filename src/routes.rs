@@ -45,14 +45,16 @@ pub fn routes(
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
-    let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages);
+    let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
     Route::new()
         // People
         .at("/", get(pages::index))
-        .at("/rooms/:room", room)
-        .at("/inbox/:user", inbox)
-        .nest("/static", pages::static_files())
-        .at("/client.js", get(pages::client_script()))
+        .at("/rooms/:room", room.around(pages::compress_page))
+        .at("/rooms.json", get(pages::list_rooms).data(pages))
+        .at("/inbox/:user", inbox.around(pages::compress_page))
+        .at("/static/:file", get(pages::static_file))
+        .at("/client.js", get(pages::client_script))
+        .at("/favicon.ico", get(pages::favicon))
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket).data(Arc::new(sessions)))

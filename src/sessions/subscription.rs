@@ -12,6 +12,7 @@ use crate::{
     event::Change,
     feed::{Entry, Feed, Gap, Reader, Reading},
     message::{FieldError, RoomName, UserName},
+    presence::Presence,
     replay::{Replay, Replays, Unanswerable},
     topic::Topic,
 };
@@ -94,6 +95,8 @@ pub struct Sources {
     pub live: Feed,
     /// What lies before it.
     pub replays: Replays,
+    /// Where who follows a room is counted.
+    pub presence: Presence,
     /// The most topics of one subscription.
     pub topics_max: usize,
 }
@@ -149,6 +152,9 @@ impl Subscription {
         if reader.topics().len() > topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
+        for topic in reader.topics() {
+            sources.presence.enter(topic);
+        }
         Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, replays: 0 })
     }
 
@@ -162,13 +168,17 @@ impl Subscription {
             return Err(TopicsError::TooMany { topics_max });
         }
         let position = self.position();
-        self.reader.follow(topic);
+        if self.reader.follow(topic.clone()) {
+            self.sources.presence.enter(&topic);
+        }
         Ok(position)
     }
 
     /// Follows one topic less.
     pub fn unfollow(&mut self, topic: &Topic) {
-        self.reader.unfollow(topic);
+        if self.reader.unfollow(topic) {
+            self.sources.presence.leave(topic);
+        }
     }
 
     /// The cursor that stands for everything that [`Self::take`] gave out, for every topic.
@@ -272,6 +282,15 @@ impl Subscription {
                 }
                 true
             }
+        }
+    }
+}
+
+/// However a session ends, it is here no longer.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        for topic in self.reader.topics() {
+            self.sources.presence.leave(topic);
         }
     }
 }

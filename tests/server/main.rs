@@ -1,6 +1,7 @@
 //! The server as its users meet it: a real mongod, real sockets, one database per test.
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
+mod around;
 mod binary;
 mod contract;
 mod cursors;
@@ -12,8 +13,11 @@ mod input;
 mod openapi;
 mod origins;
 mod paging;
+mod presence;
 mod programs;
 mod recover;
 mod replays;
 mod rest;
+mod rooms;
+mod search;
 mod writers;
