@@ -16,7 +16,7 @@ use crate::{
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
-    sessions::{Sessions, serve_websocket},
+    sessions::{LiveApi, Sessions, serve_websocket},
     telemetry::Metrics,
 };
 
@@ -41,7 +41,8 @@ pub fn routes(
     limits: RequestLimits,
 ) -> impl Endpoint<Output = Response> + 'static {
     let bound_body = move |request| bound_body(request, limits.body_time_max);
-    let service = api::service(&api);
+    let sessions = Arc::new(sessions);
+    let service = api::service(&api, LiveApi(sessions.clone()));
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     Route::new()
         // People
@@ -63,7 +64,7 @@ pub fn routes(
         .data(api.status.clone())
         .data(metrics)
         .data(pages)
-        .data(Arc::new(sessions))
+        .data(sessions)
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
 mod binary;
+mod changes;
 mod contract;
 mod cursors;
+mod events;
 mod faults;
 mod follow;
 mod front_door;
@@ -14,6 +16,7 @@ mod origins;
 mod paging;
 mod programs;
 mod recover;
+mod relay;
 mod replays;
 mod rest;
 mod writers;
