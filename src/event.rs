@@ -41,6 +41,15 @@ pub enum Change {
 impl Change {
     /// All of them, in the order of their discriminants, for tables that are indexed by a change.
     pub const ALL: [Change; 3] = [Change::Created, Change::Updated, Change::Deleted];
+
+    /// The change in the word that clients know it by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Change::Created => "created",
+            Change::Updated => "updated",
+            Change::Deleted => "deleted",
+        }
+    }
 }
 
 impl Event {

@@ -22,6 +22,9 @@ const HEADERS: &str = "Content-Type, Idempotency-Key, Last-Event-ID";
 /// What they may read of an answer beside its body.
 const EXPOSED: &str = "Location, Link, Retry-After";
 
+/// Where streams are that need no upgrade.
+const STREAMS: [&str; 3] = ["/api/events", "/api/changes", "/socket.io"];
+
 /// An origin that is allowed, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigin {
@@ -117,9 +120,11 @@ impl<E: Endpoint> Endpoint for Guarded<E> {
     }
 }
 
-/// A request that writes, opens a stream that its page could read, or asks whether it may.
+/// A request that writes, opens a stream, which holds a place here as long as its page wants to, or asks whether it may.
 fn changes_something(request: &Request) -> bool {
-    !matches!(*request.method(), Method::GET | Method::HEAD) || request.headers().contains_key(header::UPGRADE)
+    !matches!(*request.method(), Method::GET | Method::HEAD)
+        || request.headers().contains_key(header::UPGRADE)
+        || STREAMS.iter().any(|path| request.uri().path().starts_with(path))
 }
 
 fn from(headers: &HeaderMap, uri: &Uri, allowed: &[AllowedOrigin]) -> From {

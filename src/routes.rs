@@ -16,7 +16,7 @@ use crate::{
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
-    sessions::{Sessions, serve_websocket},
+    sessions::{LiveApi, Sessions, serve_websocket},
     telemetry::Metrics,
 };
 
@@ -41,7 +41,8 @@ pub fn routes(
     limits: RequestLimits,
 ) -> impl Endpoint<Output = Response> + 'static {
     let bound_body = move |request| bound_body(request, limits.body_time_max);
-    let service = api::service(&api);
+    let sessions = Arc::new(sessions);
+    let service = api::service(&api, LiveApi(sessions.clone()));
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
@@ -57,7 +58,7 @@ pub fn routes(
         .at("/favicon.ico", get(pages::favicon))
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
-        .at("/ws", get(serve_websocket).data(Arc::new(sessions)))
+        .at("/ws", get(serve_websocket).data(sessions))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))

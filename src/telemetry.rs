@@ -99,7 +99,7 @@ pub struct OutcomeLabels {
 /// Labels of `corriente_connections`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TransportLabels {
-    /// `websocket`.
+    /// `websocket`, `sse`, `long-poll` or `socket.io`.
     pub transport: &'static str,
 }
 

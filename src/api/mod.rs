@@ -12,7 +12,7 @@ mod rooms;
 use std::borrow::Cow;
 
 use poem::http::Uri;
-use poem_openapi::{OpenApiService, Tags};
+use poem_openapi::{OpenApi, OpenApiService, Tags};
 
 pub use health::{livez, metrics, readyz};
 pub use messages::MessagesApi;
@@ -48,17 +48,17 @@ enum Section {
     Rooms,
 }
 
-/// The service and its OpenAPI document.
-pub fn service(api: &Api) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi), ()> {
+/// The service and its OpenAPI document, together with the operations of `others`, which this module knows nothing of.
+pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi, T), ()> {
     OpenApiService::new(
-        (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone())),
+        (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone()), others),
         "Corriente",
         env!("CARGO_PKG_VERSION"),
     )
     .summary("A realtime chat over MongoDB change streams")
     .description(
-        "Requests only insert; the change stream pushes. Live events come over the WebSocket `/ws`: join it with the \
-         `cursor` of a page of messages and nothing is missed. Errors are problem details (RFC 9457) with a stable `type`.",
+        "Requests only insert; the change stream pushes. Live events come over the WebSocket `/ws`, or as \
+         server-sent events: join with the `cursor` of a page of messages and nothing is missed. Errors are problem details (RFC 9457) with a stable `type`.",
     )
     .server("/")
 }

@@ -1,10 +1,10 @@
-//! The JSON frames of the WebSocket, in both directions.
+//! The JSON frames, in both directions: as they are on the WebSocket, and within the envelopes of other transports.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::wire::Outgoing;
+use super::wire::{Outgoing, payload};
 use crate::{
     cursor::Cursor,
     event::Change,
@@ -64,8 +64,13 @@ pub(super) enum ServerFrame<'a> {
 impl ServerFrame<'_> {
     /// The frame as the bytes that go to a WebSocket.
     pub(super) fn encode(&self) -> Bytes {
+        Outgoing::Text(&self.json()).encode()
+    }
+
+    /// The frame as JSON, on one line.
+    pub(super) fn json(&self) -> Vec<u8> {
         // Nothing in a frame can fail to serialise: no maps with other keys than texts, no foreign implementations.
-        Outgoing::Text(&serde_json::to_vec(self).unwrap_or_default()).encode()
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
@@ -83,6 +88,13 @@ pub(super) fn event_frame(entry: &Entry, change: Change) -> &Bytes {
         }
         .encode()
     })
+}
+
+/// The same frame as JSON, for the envelopes of other transports. It is taken out of the one encoding there is: a second
+/// one would take as much of the log's memory again, and these envelopes are some tens of bytes around a text that is
+/// copied into a larger piece anyway.
+pub(super) fn event_json(entry: &Entry, change: Change) -> &[u8] {
+    payload(event_frame(entry, change))
 }
 
 /// What a client sends.

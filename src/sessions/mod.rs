@@ -3,9 +3,14 @@
 //! `subscription` is the same for every transport: what is followed, what was read, when to say `ready`, `position`
 //! and `reset`. A transport turns its outputs into bytes and its client's frames into calls.
 
+mod changes;
 mod close;
+mod event_stream;
 mod frame;
 mod handshake;
+mod live_api;
+mod pieces;
+mod schema;
 mod socket;
 mod subscription;
 mod websocket;
@@ -13,6 +18,7 @@ mod wire;
 
 pub use frame::{ClientFrame, FrameError};
 pub use handshake::accept;
+pub use live_api::LiveApi;
 pub use socket::{ReadError, Socket, WriteError};
 pub use subscription::{Interest, Output, Sources, Subscription, Told, TopicsError};
 pub use websocket::{Sessions, serve_websocket};

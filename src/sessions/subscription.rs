@@ -242,6 +242,11 @@ impl Subscription {
         Some(Told { entry, change, place })
     }
 
+    /// Whether what follows is in the live log. Else it is read, or asked for, from a replay.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
     /// Whether [`Self::take`] may have something before the log turns: a client that is up to date need not ask again.
     pub fn has_more(&self) -> bool {
         !self.is_ready || !matches!(self.phase, Phase::Live) || self.reader.has_more()

@@ -61,6 +61,8 @@ pub struct Sessions {
     pub metrics: Metrics,
     /// Over how long the sessions end when the server stops, at most.
     pub drain_max: Duration,
+    /// After how long without a byte the front door closes a connection that is still HTTP.
+    pub silence_max: Duration,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// Holds their tasks, so that the server can wait for them: they outlive their requests.
@@ -70,7 +72,7 @@ pub struct Sessions {
 impl Sessions {
     /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of
     /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
-    async fn dismissal(&self) {
+    pub(super) async fn dismissal(&self) {
         self.stop.cancelled().await;
         let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
         // Boxed: every session waits for the line above, and few for this one.

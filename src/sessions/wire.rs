@@ -84,6 +84,16 @@ fn frame(opcode: u8, payload: &[u8]) -> Bytes {
     bytes.into_boxed_slice().into()
 }
 
+/// The payload of a frame that [`Outgoing::encode`] made.
+pub(super) fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame.get(1) {
+        Some(126) => 4,
+        Some(127) => 10,
+        _ => 2,
+    };
+    frame.get(header..).unwrap_or_default()
+}
+
 /// What a client has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
@@ -353,6 +363,15 @@ mod tests {
         assert_eq!(&Outgoing::Binary(&[0; 65536]).encode()[..10], b"\x82\x7F\0\0\0\0\0\x01\0\0");
         let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         assert_eq!(read_all(&hello), Ok(vec![Incoming::Text("Hello".into())]));
+    }
+
+    #[test]
+    fn the_payload_of_a_frame_is_what_was_put_in() {
+        for length in [0, 1, 125, 126, 0xFFFF, 0x1_0000] {
+            let text = vec![b'x'; length];
+            assert_eq!(payload(&Outgoing::Text(&text).encode()), text);
+        }
+        assert_eq!(payload(&[]), b"");
     }
 
     #[test]

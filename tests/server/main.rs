@@ -3,8 +3,10 @@
 
 mod around;
 mod binary;
+mod changes;
 mod contract;
 mod cursors;
+mod events;
 mod faults;
 mod follow;
 mod front_door;
@@ -16,6 +18,7 @@ mod paging;
 mod presence;
 mod programs;
 mod recover;
+mod relay;
 mod replays;
 mod rest;
 mod rooms;

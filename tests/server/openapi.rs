@@ -47,6 +47,8 @@ async fn the_specification_names_every_operation_and_every_status() {
     assert_eq!(
         found,
         [
+            "get /api/changes readChanges {200, 422}",
+            "get /api/events followEvents {200, 422}",
             "get /api/messages listMessages {200, 404, 422, 503}",
             "get /api/messages/{id} getMessage {200, 404, 503}",
             "get /api/presence getPresence {200, 422}",
@@ -75,6 +77,7 @@ async fn the_specification_names_every_operation_and_every_status() {
 async fn what_the_specification_says_of_answers_is_what_comes() {
     let server = TestServer::start().await;
     let spec = server.fetch("/openapi.json").await.json();
+    let began = server.fetch("/api/changes?all=true").await.json()["cursor"].as_str().unwrap().to_owned();
     let message = json!({ "id": ObjectId::new().to_hex(), "sender": "Ana", "content": "x" });
     let other = json!({ "id": message["id"], "sender": "Ana", "content": "y" });
     let post = |body: String, kind: &'static str| {
@@ -96,6 +99,10 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
         ("get", "/api/messages", 422, server.fetch("/api/messages?limit=0").await),
         ("get", "/api/messages/{id}", 200, server.fetch(&id_path).await),
         ("get", "/api/messages/{id}", 404, server.fetch("/api/messages/x").await),
+        ("get", "/api/changes", 200, server.fetch("/api/changes?all=true&after=garbage").await),
+        ("get", "/api/changes", 200, server.fetch(&format!("/api/changes?all=true&after={began}")).await),
+        ("get", "/api/changes", 422, server.fetch("/api/changes").await),
+        ("get", "/api/events", 422, server.fetch("/api/events").await),
         ("get", "/api/rooms", 200, server.fetch("/api/rooms").await),
         ("get", "/api/presence", 200, server.fetch("/api/presence?room=a").await),
         ("get", "/api/presence", 422, server.fetch("/api/presence").await),
@@ -136,6 +143,10 @@ async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
 fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         return check(spec, spec.pointer(&reference[1..]).expect("a schema"), value, place);
+    }
+    if let Some(kind) = schema["discriminator"]["propertyName"].as_str() {
+        let reference = &schema["discriminator"]["mapping"][value[kind].as_str().expect("a kind")];
+        return check(spec, &json!({ "$ref": reference }), value, place);
     }
     if let Some(all) = schema["allOf"].as_array() {
         return all.iter().filter(|part| part.get("$ref").is_some()).for_each(|part| check(spec, part, value, place));
