@@ -42,7 +42,11 @@ impl Person {
     /// Asserts that axe finds nothing on the page as it is now, in the light and in the dark.
     pub async fn expect_accessible(&self, axe: &str, what: &str) {
         for theme in ["light", "dark"] {
-            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] });
+            // Without motion: a colour on its way from one theme to the other is neither.
+            let media = json!({ "features": [
+                { "name": "prefers-color-scheme", "value": theme },
+                { "name": "prefers-reduced-motion", "value": "reduce" },
+            ] });
             self.tell_chrome("Emulation.setEmulatedMedia", media).await;
             self.driver.execute(format!("if (!window.axe) {{ {axe} }}"), Vec::new()).await.expect("axe is loaded");
             let run = "const done = arguments[0]; axe.run(document).then(({ violations }) => done(violations.map(
