@@ -20,7 +20,8 @@ pub async fn axe() -> Option<&'static str> {
             if !script.exists() {
                 std::fs::create_dir_all(&folder).expect("a folder");
                 let install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", AXE];
-                let installed = Command::new("npm").args(install).current_dir(&folder).output().await;
+                // Without a prefix npm would install into a folder above this one that happens to have packages.
+                let installed = Command::new("npm").args(install).arg("--prefix").arg(&folder).output().await;
                 if !installed.is_ok_and(|output| output.status.success()) {
                     return None;
                 }
@@ -42,7 +43,11 @@ impl Person {
     /// Asserts that axe finds nothing on the page as it is now, in the light and in the dark.
     pub async fn expect_accessible(&self, axe: &str, what: &str) {
         for theme in ["light", "dark"] {
-            let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] });
+            // Without motion, as a colour on its way from one theme to the other is none of the design.
+            let media = json!({ "features": [
+                { "name": "prefers-color-scheme", "value": theme },
+                { "name": "prefers-reduced-motion", "value": "reduce" },
+            ] });
             self.tell_chrome("Emulation.setEmulatedMedia", media).await;
             self.driver.execute(format!("if (!window.axe) {{ {axe} }}"), Vec::new()).await.expect("axe is loaded");
             let run = "const done = arguments[0]; axe.run(document).then(({ violations }) => done(violations.map(
