@@ -200,6 +200,7 @@ pub(super) struct ScriptTexts {
     pub(super) search_failed: String,
     pub(super) loading: String,
     pub(super) loading_failed: String,
+    pub(super) unconfirmed: String,
 }
 
 /// Puts values into a text: `fill("Inbox of {user}", "user", "Ana")` is "Inbox of Ana".

@@ -96,9 +96,9 @@ function start() {
       // Nothing else on this page will tell that it arrived.
       if (!isShownHere(message)) composer.say(...sentTo(message));
     },
-    onError(problem, id) {
+    onError(problem, id, isRepeated) {
       const reason = reasonOf(problem);
-      if (id) outbox.fail(id, reason);
+      if (id) outbox.fail(id, isRepeated ? texts.unconfirmed : reason);
       composer.say(reason, { isError: true });
     },
   });

@@ -77,7 +77,7 @@ export class Places {
     if (!this.#connection) return;
     if (old && keyOf(old) !== this.#here) this.#connection.unsubscribe(old);
     if (name && keyOf(this.#inbox) !== this.#here) this.#connection.subscribe(this.#inbox);
-    this.#show(`inbox=`);
+    this.#show("inbox=");
     this.#catchUpInbox();
   }
 

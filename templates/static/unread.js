@@ -42,7 +42,9 @@ export class Unread {
     const place = placeOf(message);
     if (place <= this.seen(key)) return;
     const messages = this.#counts.get(key) ?? new Map();
-    if (messages.size < COUNT_MAX) messages.set(message.id, { place, isForMe });
+    // In a flood, what changes nothing costs nothing.
+    if (messages.size >= COUNT_MAX && !isForMe) return;
+    messages.set(message.id, { place, isForMe });
     this.#counts.set(key, messages);
     this.onChange(key);
   }

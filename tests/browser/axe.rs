@@ -20,7 +20,8 @@ pub async fn axe() -> Option<&'static str> {
             if !script.exists() {
                 std::fs::create_dir_all(&folder).expect("a folder");
                 let install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", AXE];
-                let installed = Command::new("npm").args(install).current_dir(&folder).output().await;
+                // Without a prefix npm would install into a folder above this one that happens to have packages.
+                let installed = Command::new("npm").args(install).arg("--prefix").arg(&folder).output().await;
                 if !installed.is_ok_and(|output| output.status.success()) {
                     return None;
                 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     chromium::{Window, with_chromium},
-    harness::{PATIENCE_SECS, mongo},
+    harness::{PATIENCE_SECS, TestServer, mongo},
 };
 
 /// The server as a process of its own, which can be killed.
@@ -128,6 +128,34 @@ async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
             .await;
         app.stop().await;
         database.drop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_loads_the_history_in_place_and_leaves_the_draft() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.say("Ana", "of the old collection").await;
+                ana.wait_for_messages(&["of the old collection"]).await;
+                ana.fill("content", "a draft").await;
+                ana.driver.execute("window.isTheSamePage = true", Vec::new()).await.unwrap();
+                // What follows the page's cursor can not be told any more.
+                server.messages().drop().await.unwrap();
+                let document = doc! { "content": "of the new one", "sender": "robot", "date": DateTime::now() };
+                server.messages().insert_one(document).await.unwrap();
+                ana.wait_for_messages(&["of the new one"]).await;
+                ana.wait("it is live", async || ana.connection().await == "Live").await;
+                assert!(ana.ask::<bool>("return window.isTheSamePage === true").await, "the page was loaded again");
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("a draft"));
+                server.say("general", "and live again").await;
+                ana.wait_for_messages(&["of the new one", "and live again"]).await;
+            })
+            .await;
+        server.stop().await;
     })
     .await;
 }

@@ -9,5 +9,6 @@ mod find;
 #[allow(dead_code)] // Shared with the server's tests, which use the rest.
 #[path = "../server/harness.rs"]
 mod harness;
+mod load;
 mod places;
 mod talk;
