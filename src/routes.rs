@@ -16,7 +16,7 @@ use crate::{
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
-    sessions::{LiveApi, Sessions, serve_websocket},
+    sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
 };
 
@@ -54,6 +54,7 @@ pub fn routes(
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket))
+        .nest_no_strip("/socket.io", serve_socket_io(&sessions))
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))

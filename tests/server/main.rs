@@ -19,4 +19,5 @@ mod recover;
 mod relay;
 mod replays;
 mod rest;
+mod socket_io;
 mod writers;
