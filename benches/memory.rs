@@ -9,7 +9,7 @@ use chrono::DateTime;
 use corriente::{
     cursor::{ClusterTime, Cursor},
     event::{Before, Change, Event},
-    feed::{Feed, FeedWriter, LogLimits, Reader, Reading, open},
+    feed::{Feed, FeedWriter, LogLimits, Reader, Reading, Transport, open},
     message::{Destination, Message, MessageId, RoomName, UserName},
     topic::Topic,
 };
@@ -82,8 +82,8 @@ impl Stage {
                     break;
                 }
                 read += entries.len();
-                for entry in entries {
-                    black_box(entry.frame(Change::Created, || frame.clone()));
+                for (_, entry) in entries {
+                    black_box(entry.encoded(Transport::WebSocket, Change::Created, || frame.clone()));
                 }
             }
         }

@@ -14,9 +14,10 @@ use crate::{
     cursor::{ClusterTime, Cursor},
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
-    mongo::{Changes, Deployment, History, Inserter, ResumePoint, StretchLimits, connect},
+    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, connect},
     origin::Origins,
-    pages::Pages,
+    pages::{Pages, RoomList},
+    presence,
     replay::Replays,
     routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
@@ -44,6 +45,7 @@ pub struct App {
     server: JoinHandle<()>,
     watcher: JoinHandle<()>,
     committer: JoinHandle<()>,
+    presence_keeper: JoinHandle<()>,
 }
 
 impl App {
@@ -71,16 +73,25 @@ impl App {
         let history = History::new(&deployment);
         let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
         let committer = tokio::spawn(committer.run());
-        let api = Api { history: history.clone(), inserter: inserter.for_source("rest"), status: status.clone() };
+        let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
+        let presence_keeper = tokio::spawn(presence_keeper.run(stop.clone()));
+        let api = Api {
+            history: history.clone(),
+            inserter: inserter.for_source("rest"),
+            presence: presence.clone(),
+            status: status.clone(),
+        };
         let pages = Pages {
             history,
             inserter: inserter.for_source("form"),
             status: status.clone(),
             collection: config.collection.clone(),
+            rooms: RoomList::default(),
+            topics_max: config.topics_max,
         };
         let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {
-            sources: Sources { live, replays, topics_max: config.topics_max },
+            sources: Sources { live, replays, presence, topics_max: config.topics_max },
             status,
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
@@ -103,7 +114,7 @@ impl App {
         let endpoint = routes(api, pages, sessions, metrics, limits);
         let door = FrontDoor::new(listener, config.door_limits());
         let server = tokio::spawn(door.serve(endpoint.map_to_response(), stop.clone(), stop_max));
-        Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer })
+        Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer, presence_keeper })
     }
 
     /// Finds out whether the address of `config` can be listened on, before a server is started for it.
@@ -148,6 +159,9 @@ impl App {
                 error!("the HTTP server did not stop cleanly: {fault}");
             }
             self.sessions.wait().await;
+            if let Err(fault) = self.presence_keeper.await {
+                error!("who is here was not kept to the end: {fault}");
+            }
         };
         if timeout(self.stop_max, stopping).await.is_err() {
             error!("some connections had to be cut after {} s", self.stop_max.as_secs());

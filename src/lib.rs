@@ -21,6 +21,7 @@
 //! - **watermark**: the place up to which the log may be read; moved by the watcher after each whole batch.
 //! - **session**: one connected client. It owns a place in the log, not a queue ([`sessions`]).
 //! - **watcher**: the one task per process that reads the change stream and appends to the log ([`watcher`]).
+//! - **presence**: how many sessions follow a room, on all servers together ([`presence`]).
 //!
 //! # Invariants
 //! 1. Only the watcher pushes: [`feed::FeedWriter`] has the sole `append`, is not `Clone`, and [`app::App::start`] moves it
@@ -49,6 +50,7 @@ pub mod message;
 pub mod mongo;
 pub mod origin;
 pub mod pages;
+pub mod presence;
 pub mod problem;
 pub mod replay;
 pub mod routes;

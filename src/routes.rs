@@ -43,29 +43,31 @@ pub fn routes(
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let sessions = Arc::new(sessions);
     let service = api::service(&api, LiveApi(sessions.clone()));
+    let socket_io = serve_socket_io(&sessions);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
+    // Each is given what it works with, and no other request pays for that.
+    let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
+    let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
     Route::new()
         // People
         .at("/", get(pages::index))
-        .at("/rooms/:room", get(pages::show_room).post(pages::post_room))
-        .at("/inbox/:user", get(pages::show_inbox).post(pages::post_inbox))
-        .nest("/static", pages::static_files())
-        .at("/client.js", get(pages::client_script()))
+        .at("/rooms/:room", room.around(pages::compress_page))
+        .at("/rooms.json", get(pages::list_rooms).data(pages))
+        .at("/inbox/:user", inbox.around(pages::compress_page))
+        .at("/static/:file", get(pages::static_file))
+        .at("/client.js", get(pages::client_script))
+        .at("/favicon.ico", get(pages::favicon))
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
-        .at("/ws", get(serve_websocket))
-        .nest_no_strip("/socket.io", serve_socket_io(&sessions))
+        .at("/ws", get(serve_websocket).data(sessions))
+        .nest_no_strip("/socket.io", socket_io)
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))
         // Operators
         .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz))
-        .at("/metrics", get(api::metrics))
-        .data(api.status.clone())
-        .data(metrics)
-        .data(pages)
-        .data(sessions)
+        .at("/readyz", get(api::readyz).data(api.status))
+        .at("/metrics", get(api::metrics).data(metrics))
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)

@@ -237,6 +237,9 @@ impl Watcher {
     /// Tells clients, and the log, when there is something new to tell.
     fn tell(&self, word: Told) {
         let is_new = self.told.send_if_modified(|told| std::mem::replace(told, word) != word);
+        if is_new {
+            self.writer.wake_everyone();
+        }
         match word {
             Told::Stale if is_new => error!(
                 "the change stream is open but has not moved for {STALE_SECS} s, though MongoDB moves it every 10 s: look at MongoDB"

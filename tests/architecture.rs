@@ -11,7 +11,7 @@ use std::{
 const VOCABULARY: [&str; 5] = ["message", "topic", "event", "cursor", "telemetry"];
 
 /// Module, and what of ours it may import besides the vocabulary.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("message", &[]),
     ("topic", &[]),
     ("event", &[]),
@@ -22,16 +22,20 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("problem", &["mongo"]),
     ("origin", &["problem"]),
     ("replay", &["feed", "mongo"]),
+    ("presence", &["mongo"]),
     ("watcher", &["feed", "mongo"]),
-    ("api", &["mongo", "problem", "watcher"]),
-    ("sessions", &["feed", "listener", "mongo", "problem", "replay", "watcher"]),
+    ("api", &["mongo", "presence", "problem", "watcher"]),
+    ("sessions", &["feed", "listener", "mongo", "presence", "problem", "replay", "watcher"]),
     ("pages", &["mongo", "watcher"]),
     ("listener", &[]),
     ("config", &["feed", "listener", "mongo", "origin", "replay"]),
     ("routes", &["api", "origin", "pages", "problem", "sessions"]),
     (
         "app",
-        &["api", "config", "feed", "listener", "mongo", "origin", "pages", "replay", "routes", "sessions", "watcher"],
+        &[
+            "api", "config", "feed", "listener", "mongo", "origin", "pages", "presence", "replay", "routes",
+            "sessions", "watcher",
+        ],
     ),
     ("lib", &[]),
 ];

@@ -2,7 +2,7 @@
 
 use poem_openapi::{ApiResponse, payload::Json};
 
-use super::body::{MessageBody, MessagesBody, RoomsBody};
+use super::body::{MessageBody, MessagesBody, PresenceBody, RoomsBody};
 use crate::problem::Problem;
 
 /// The message is durable on a majority.
@@ -33,7 +33,7 @@ pub(super) enum MessagesAnswer {
     #[oai(status = 200)]
     Page(
         Json<MessagesBody>,
-        /// The next older page, `rel="next"`.
+        /// The next older page, `rel="next"`, and the next newer one, `rel="prev"`.
         #[oai(header = "Link")]
         Option<String>,
     ),
@@ -58,6 +58,14 @@ pub(super) enum RoomsAnswer {
         #[oai(header = "Link")]
         Option<String>,
     ),
+}
+
+/// How many are here.
+#[derive(ApiResponse)]
+pub(super) enum PresenceAnswer {
+    /// In the order in which the rooms were named, each once.
+    #[oai(status = 200)]
+    Counts(Json<PresenceBody>),
 }
 
 /// Why a message was not sent.
@@ -88,10 +96,10 @@ pub(super) enum SendFailure {
     ),
 }
 
-/// Why nothing could be read.
+/// Why no page of messages could be read.
 #[derive(ApiResponse)]
-pub(super) enum ReadFailure {
-    /// There is no such message.
+pub(super) enum PageFailure {
+    /// There is no such message as `around` in what was asked for.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
     /// A parameter breaks a rule; `errors` lists each.
@@ -105,6 +113,52 @@ pub(super) enum ReadFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+}
+
+/// Why one message could not be read.
+#[derive(ApiResponse)]
+pub(super) enum MessageFailure {
+    /// There is no such message.
+    #[oai(status = 404, content_type = "application/problem+json")]
+    NotFound(Json<Problem>),
+    /// MongoDB can not be read just now.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+/// Why no list could be read.
+#[derive(ApiResponse)]
+pub(super) enum ListFailure {
+    /// A parameter breaks a rule; `errors` lists each.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+    /// MongoDB can not be read just now.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+}
+
+/// Why nothing was counted.
+#[derive(ApiResponse)]
+pub(super) enum PresenceFailure {
+    /// There is no parameter `room`, more than a hundred, or one that can be no room.
+    #[oai(status = 422, content_type = "application/problem+json")]
+    Invalid(Json<Problem>),
+}
+
+impl From<Problem> for PresenceFailure {
+    fn from(problem: Problem) -> Self {
+        Self::Invalid(Json(problem))
+    }
 }
 
 impl From<Problem> for SendFailure {
@@ -121,11 +175,31 @@ impl From<Problem> for SendFailure {
     }
 }
 
-impl From<Problem> for ReadFailure {
+impl From<Problem> for PageFailure {
     fn from(problem: Problem) -> Self {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             404 => Self::NotFound(Json(problem)),
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}
+
+impl From<Problem> for MessageFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
+            404 => Self::NotFound(Json(problem)),
+            _ => Self::Unavailable(Json(problem), retry_after_secs),
+        }
+    }
+}
+
+impl From<Problem> for ListFailure {
+    fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+        match problem.status {
             422 => Self::Invalid(Json(problem)),
             _ => Self::Unavailable(Json(problem), retry_after_secs),
         }

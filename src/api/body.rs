@@ -145,6 +145,9 @@ pub(super) struct MessagesBody {
     pub(super) cursor: String,
     /// Give it back as `before` for the next older page; null when there is none.
     pub(super) before: Option<String>,
+    /// Give it back as `after` for the next newer page. Null when there is none: then what is newer comes after the
+    /// `cursor`.
+    pub(super) after: Option<String>,
 }
 
 /// A room and its newest message.
@@ -173,6 +176,24 @@ pub(super) struct RoomsBody {
     pub(super) cursor: String,
     /// Give it back as `after` for the next page; null when there is none.
     pub(super) after: Option<String>,
+}
+
+/// Who is here, in each room that was asked for.
+#[derive(Debug, Object)]
+#[oai(rename = "Presence")]
+pub(super) struct PresenceBody {
+    /// In the order in which they were named.
+    pub(super) rooms: Vec<RoomPresenceBody>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Object)]
+#[oai(rename = "RoomPresence")]
+pub(super) struct RoomPresenceBody {
+    /// Its name.
+    pub(super) room: String,
+    /// How many connections follow it. A person with two open pages counts twice.
+    pub(super) here: u64,
 }
 
 #[cfg(test)]

@@ -13,19 +13,19 @@ use tracing::warn;
 
 use super::{
     Api, Section,
-    answers::{MessageAnswer, MessagesAnswer, ReadFailure, SendFailure, SentAnswer},
+    answers::{MessageAnswer, MessageFailure, MessagesAnswer, PageFailure, SendFailure, SentAnswer},
     body::{Fields, MessagesBody},
     check_query, field,
+    limit::Limit,
+    part::{Part, scope_of},
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
-    message::{Draft, FieldError, MessageId, NewMessage, RoomName, UserName},
-    mongo::{Before, ReadError, Scope},
+    message::{Draft, MessageId, NewMessage, UserName},
+    mongo::ReadError,
     problem::Problem,
 };
 
-/// How many messages a page has when nobody asks, and at most.
-const PAGE_MESSAGES_DEFAULT: u32 = 50;
 /// How long a read waits for this server to come to `since`, in seconds.
 const SINCE_SECS_MAX: u64 = 5;
 
@@ -72,7 +72,12 @@ impl MessagesApi {
     /// Read messages
     ///
     /// The newest ones of a room, of an inbox, of the conversation of two people (`inbox` and `with`), or of
-    /// everything when none is named. Older ones by `before`.
+    /// everything when none is named. Older ones by `before`, newer ones by `after`, those about a message by `around`.
+    ///
+    /// With `q` only messages that contain all of its words, also within longer ones. Case and accents make no
+    /// difference, and no character has a meaning of its own. One request looks at a bounded number of messages (5,000,
+    /// or as many as a second is enough for), from the newest to the oldest. So its page may be short, or even empty,
+    /// while `before` is not null: go on from there for older finds.
     #[oai(path = "/messages", method = "get", operation_id = "listMessages")]
     #[allow(clippy::too_many_arguments)] // Each is a parameter of the documented operation.
     async fn list(
@@ -83,37 +88,42 @@ impl MessagesApi {
         inbox: Query<Option<String>>,
         /// Only those between `inbox` and this person.
         with: Query<Option<String>>,
+        /// Only those that contain all of these words: 1 to 200 characters, none of them a control character. Not
+        /// together with `after`.
+        q: Query<Option<String>>,
         /// How many at most.
-        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "200")))]
-        limit: Query<u32>,
+        #[oai(default)]
+        limit: Query<Limit<200>>,
         /// Older than this place: the `before` of another page.
         before: Query<Option<String>>,
+        /// Newer than this place: the `after` of another page. Not together with `before`.
+        after: Query<Option<String>>,
+        /// The message with this id, half of the others older and half of them newer. Not together with `before`,
+        /// `after` or `q`.
+        around: Query<Option<String>>,
         /// At least as new as this cursor.
         since: Query<Option<String>>,
         uri: &Uri,
-    ) -> Result<MessagesAnswer, ReadFailure> {
-        check_query(uri, &["room", "inbox", "with", "limit", "before", "since"]).map_err(Problem::invalid)?;
+    ) -> Result<MessagesAnswer, PageFailure> {
+        let known = ["room", "inbox", "with", "q", "limit", "before", "after", "around", "since"];
+        check_query(uri, &known).map_err(Problem::invalid)?;
+        let limit = limit.0.get()?;
         let scope = scope_of(room.0.as_deref(), inbox.0.as_deref(), with.0.as_deref()).map_err(Problem::invalid)?;
-        let place: Option<Before> = match before.0.as_deref() {
-            Some(text) => Some(text.parse().map_err(|error| Problem::invalid(field("before", error)))?),
-            None => None,
-        };
+        let part = Part::parse(q.0, before.0, after.0, around.0).map_err(Problem::invalid)?;
         let at_least = self.0.reach(since.0.as_deref()).await?;
         // Before the read: what happens from here on is in the read, or comes after this cursor, or both.
         let cursor = self.0.status.position();
-        let page = self
-            .0
-            .history
-            .page(&scope, limit.0 as usize, place.as_ref(), at_least.max(cursor.time))
-            .await
-            .map_err(unreadable)?;
-        let before = page.before.map(|before| before.to_string());
-        let link = before.as_deref().map(|before| next_link(&scope, limit.0, before));
+        let page = part.read(&self.0.history, &scope, limit as usize, at_least.max(cursor.time)).await;
+        let page = page.map_err(unreadable)?.ok_or_else(|| {
+            Problem::new(StatusCode::NOT_FOUND, "there is no message with this id in what was asked for")
+        })?;
         let body = MessagesBody {
             messages: page.messages.iter().map(Into::into).collect(),
             cursor: cursor.to_string(),
-            before,
+            before: page.before.map(|place| place.to_string()),
+            after: page.after.map(|place| place.to_string()),
         };
+        let link = part.link(&scope, limit, body.before.as_deref(), body.after.as_deref());
         Ok(MessagesAnswer::Page(Json(body), link))
     }
 
@@ -123,7 +133,7 @@ impl MessagesApi {
         &self,
         /// The message's id.
         id: Path<String>,
-    ) -> Result<MessageAnswer, ReadFailure> {
+    ) -> Result<MessageAnswer, MessageFailure> {
         let at_least = self.0.status.position().time;
         match self.0.history.get(&id.0, at_least).await.map_err(unreadable)? {
             Some(message) => Ok(MessageAnswer::Found(Json((&message).into()))),
@@ -155,10 +165,6 @@ pub(super) fn unreadable(error: ReadError) -> Problem {
     error.into()
 }
 
-fn default_limit() -> u32 {
-    PAGE_MESSAGES_DEFAULT
-}
-
 /// `_id` = the first 12 bytes of a SHA-256 over sender and key, with the sender's length between them, so that no two
 /// pairs run together into one text.
 fn id_of_key(sender: &UserName, key: &str) -> MessageId {
@@ -168,36 +174,6 @@ fn id_of_key(sender: &UserName, key: &str) -> MessageId {
     hash.update(key);
     let hex: String = hash.finalize()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
     MessageId::from_text_form(hex)
-}
-
-fn scope_of(room: Option<&str>, inbox: Option<&str>, with: Option<&str>) -> Result<Scope, Vec<FieldError>> {
-    let user = |name: &'static str, text: &str| UserName::normalise(text).map_err(|error| field(name, error));
-    match (room, inbox, with) {
-        (None, None, None) => Ok(Scope::All),
-        (Some(room), None, None) => RoomName::normalise(room).map(Scope::Room).map_err(|error| field("room", error)),
-        (None, Some(inbox), None) => Ok(Scope::Inbox(user("inbox", inbox)?)),
-        (None, Some(inbox), Some(with)) => Ok(Scope::Conversation(user("inbox", inbox)?, user("with", with)?)),
-        (Some(_), Some(_), _) => Err(field("inbox", "can not be asked for together with a room")),
-        (_, None, Some(_)) => Err(field("with", "needs an inbox")),
-    }
-}
-
-fn next_link(scope: &Scope, limit: u32, before: &str) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    match scope {
-        Scope::All => {}
-        Scope::Room(room) => {
-            query.append_pair("room", room.as_str());
-        }
-        Scope::Inbox(user) => {
-            query.append_pair("inbox", user.as_str());
-        }
-        Scope::Conversation(user, other) => {
-            query.append_pair("inbox", user.as_str()).append_pair("with", other.as_str());
-        }
-    }
-    let query = query.append_pair("limit", &limit.to_string()).append_pair("before", before).finish();
-    format!("</api/messages?{query}>; rel=\"next\"")
 }
 
 #[cfg(test)]
@@ -212,11 +188,5 @@ mod tests {
         assert_ne!(id, id_of_key(&user("Luis"), "1"));
         assert_ne!(id_of_key(&user("Ana1"), "2"), id_of_key(&user("Ana"), "12"));
         assert!(MessageId::parse_object_id(id.as_str()).is_some());
-    }
-
-    #[test]
-    fn the_link_leads_to_the_next_page_of_the_same_scope() {
-        let scope = Scope::Room(RoomName::parse("a&b ñ").unwrap());
-        assert_eq!(next_link(&scope, 50, "00"), "</api/messages?room=a%26b+%C3%B1&limit=50&before=00>; rel=\"next\"");
     }
 }

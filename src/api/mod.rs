@@ -3,19 +3,26 @@
 mod answers;
 mod body;
 mod health;
+mod limit;
 mod messages;
+mod part;
+mod presence;
 mod rooms;
+
+use std::borrow::Cow;
 
 use poem::http::Uri;
 use poem_openapi::{OpenApi, OpenApiService, Tags};
 
 pub use health::{livez, metrics, readyz};
 pub use messages::MessagesApi;
+pub use presence::PresenceApi;
 pub use rooms::RoomsApi;
 
 use crate::{
     message::FieldError,
     mongo::{History, Inserter},
+    presence::Presence,
     watcher::WatcherStatus,
 };
 
@@ -26,6 +33,8 @@ pub struct Api {
     pub history: History,
     /// Writes.
     pub inserter: Inserter,
+    /// Counts.
+    pub presence: Presence,
     /// Tells the place in the stream at which an answer joins it.
     pub status: WatcherStatus,
 }
@@ -40,9 +49,9 @@ enum Section {
 }
 
 /// The service and its OpenAPI document, together with the operations of `others`, which this module knows nothing of.
-pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi, RoomsApi, T), ()> {
+pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi, T), ()> {
     OpenApiService::new(
-        (MessagesApi(api.clone()), RoomsApi(api.clone()), others),
+        (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone()), others),
         "Corriente",
         env!("CARGO_PKG_VERSION"),
     )
@@ -57,18 +66,30 @@ pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi,
 /// Refuses a parameter that an operation does not have, and one that is given twice: `room[$ne]=x`, or a name that is
 /// misspelt, must not read as "everything".
 fn check_query(uri: &Uri, known: &[&str]) -> Result<(), Vec<FieldError>> {
+    check_names(uri, known)?;
     let mut given = Vec::new();
-    for (name, _) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        let shown: String = name.chars().take(64).collect();
-        if !known.contains(&name.as_ref()) {
-            return Err(field(&shown, "is not a parameter of this operation"));
-        }
+    for name in names_in(uri) {
         if given.contains(&name) {
-            return Err(field(&shown, "can be given once only"));
+            return Err(field(&name, "can be given once only"));
         }
         given.push(name);
     }
     Ok(())
+}
+
+/// The same for an operation whose parameters may be repeated.
+fn check_names(uri: &Uri, known: &[&str]) -> Result<(), Vec<FieldError>> {
+    match names_in(uri).find(|name| !known.contains(&name.as_ref())) {
+        Some(unknown) => {
+            let shown: String = unknown.chars().take(64).collect();
+            Err(field(&shown, "is not a parameter of this operation"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn names_in(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).map(|(name, _)| name)
 }
 
 fn field(name: &str, error: impl std::fmt::Display) -> Vec<FieldError> {

@@ -4,28 +4,34 @@
 //! only one that pushes. [`Feed`] hands out [`Reader`]s, each of which is a place in the log, not a queue.
 //! No I/O, no driver and no framework here, so nothing here can fail for a reason outside this process.
 
+mod bell;
 mod entry;
 mod log;
 #[cfg(test)]
 mod properties;
 mod reader;
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use tokio::sync::watch;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 pub use entry::{Entry, Transport};
 pub use log::{LogLimits, LogSize};
 pub use reader::{Gap, Reader, Reading};
 
 use crate::{cursor::Cursor, event::Event};
+use bell::Bells;
 use log::Log;
 
 /// Opens a log that is complete from `start` on, and empty.
 pub fn open(limits: LogLimits, start: Cursor) -> (FeedWriter, Feed) {
-    let log = Arc::new(RwLock::new(Log::new(limits, start)));
-    let (turn, turned) = watch::channel(());
-    (FeedWriter { log: log.clone(), turn }, Feed { log, turned })
+    let shared = Arc::new(Shared {
+        log: RwLock::new(Log::new(limits, start)),
+        bells: Mutex::default(),
+        is_closed: AtomicBool::new(false),
+    });
+    (FeedWriter(shared.clone()), Feed(shared))
 }
 
 /// A log of its own that holds a stretch of the stream, from `start` to `position`, and never turns. `None` when the
@@ -41,42 +47,88 @@ pub fn closed(limits: LogLimits, start: Cursor, stretch: Vec<Change>, position: 
 /// that its cursor is found.
 pub type Change = (Cursor, Option<Event>);
 
+/// What the two ends share. Whoever takes both locks takes that of the bells first.
+#[derive(Debug)]
+struct Shared {
+    log: RwLock<Log>,
+    bells: Mutex<Bells>,
+    /// The writer is gone.
+    is_closed: AtomicBool,
+}
+
+// A panic while a lock was held can only come from a bug in `log` or `bell`, whose state is then still consistent
+// enough to go on with (they never hold half an entry); refusing to serve would not mend it.
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, Log> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Log> {
+        self.log.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bells(&self) -> MutexGuard<'_, Bells> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The writing end. Not `Clone`, by design: see the module.
 #[derive(Debug)]
-pub struct FeedWriter {
-    log: Arc<RwLock<Log>>,
-    turn: watch::Sender<()>,
-}
+pub struct FeedWriter(Arc<Shared>);
 
 impl FeedWriter {
     /// Appends one batch of the stream, in its order, and lets readers read up to `position`, the place of the
-    /// stream after the batch.
+    /// stream after the batch. Wakes those whom it concerns.
     pub fn append(&mut self, batch: Vec<Change>, position: Cursor) {
-        // Entries are built before the lock is taken: readers wait for a few pushes only.
+        // Entries are built before the locks are taken: readers wait for a few pushes only.
         let entries: Vec<_> = batch.into_iter().map(|(cursor, event)| Arc::new(Entry::new(cursor, event))).collect();
-        write(&self.log).append(entries, position);
-        self.turn.send_replace(());
+        let mut bells = self.0.bells();
+        let concerned = bells.concerned(&entries);
+        {
+            let mut log = self.0.write();
+            // Noted before anybody can read on: a reader that is not rung has missed nothing up to the watermark.
+            concerned.note(log.end_place());
+            log.append(entries, position);
+        }
+        concerned.wake();
     }
 
     /// Says that the stream was broken: what lies between the last batch and `start` can not be known. The log
     /// is emptied and nobody reads across.
     pub fn gap(&mut self, start: Cursor) {
-        write(&self.log).gap(start);
-        self.turn.send_replace(());
+        let bells = self.0.bells();
+        {
+            let mut log = self.0.write();
+            // The place before the gap, across which nobody reads.
+            bells.everyone().note(log.end_place());
+            log.gap(start);
+        }
+        bells.everyone().wake();
+    }
+
+    /// Wakes every reader, though nothing was appended.
+    pub fn wake_everyone(&self) {
+        let bells = self.0.bells();
+        bells.everyone().note(self.0.read().end_place());
+        bells.everyone().wake();
     }
 
     /// How much the log holds.
     pub fn size(&self) -> LogSize {
-        self.log.read().unwrap_or_else(PoisonError::into_inner).size()
+        self.0.read().size()
+    }
+}
+
+impl Drop for FeedWriter {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        self.wake_everyone();
     }
 }
 
 /// The reading end. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Feed {
-    log: Arc<RwLock<Log>>,
-    turned: watch::Receiver<()>,
-}
+pub struct Feed(Arc<Shared>);
 
 impl Feed {
     /// A reader of what comes from now on.
@@ -91,21 +143,11 @@ impl Feed {
 
     /// The place up to which the log may be read.
     pub fn position(&self) -> Cursor {
-        self.read().watermark()
+        self.0.read().watermark()
     }
 
     /// How much the log holds.
     pub fn size(&self) -> LogSize {
-        self.read().size()
+        self.0.read().size()
     }
-
-    fn read(&self) -> RwLockReadGuard<'_, Log> {
-        // A panic while the lock was held can only come from a bug in `log`, whose state is then still
-        // consistent enough to read (it never holds half an entry); refusing to serve would not mend it.
-        self.log.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn write(log: &RwLock<Log>) -> RwLockWriteGuard<'_, Log> {
-    log.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@
 mod draft;
 mod id;
 mod name;
+mod search;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
@@ -13,6 +14,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 pub use draft::{Draft, FieldError, NewMessage};
 pub use id::MessageId;
 pub use name::{InvalidText, RoomName, UserName};
+pub use search::{SEARCH_CHARS_MAX, SearchWords};
 
 /// The longest content, in characters (Unicode code points, as MongoDB's `maxLength` counts them).
 pub const CONTENT_CHARS_MAX: usize = 4_000;

@@ -30,6 +30,9 @@ pub enum InvalidText {
     /// A room that looks like a path or like one of MongoDB's own collections.
     #[error("must not contain a part \".\" or \"..\", nor begin with \"system.\"")]
     Reserved,
+    /// A search for nothing but accents.
+    #[error("must have a letter, a digit or a sign to search for")]
+    NothingToFind,
     /// The only ids that a client may choose are ObjectIds.
     #[error("must be 24 hexadecimal digits")]
     NotAnObjectId,

@@ -33,18 +33,18 @@ pub struct Deployment {
     clients: Arc<RwLock<Clients>>,
     /// Whether this one reads the past.
     is_for_replays: bool,
-    database: String,
+    database: Arc<str>,
     /// The name of the collection of messages.
-    pub(super) collection: String,
+    pub(super) collection: Arc<str>,
     /// The newest signed cluster time that the streams have seen. The clients do not share what they learn, and a node
     /// refuses to wait for a time of which it has no signed word.
     newest: Arc<RwLock<Option<SignedTime>>>,
     /// The collection was seen to keep images and not to have one.
     images_are_missing: Arc<AtomicBool>,
     /// The hosts, for log lines: never credentials.
-    pub hosts: String,
+    pub hosts: Arc<str>,
     /// MongoDB's version, for the log.
-    pub version: String,
+    pub version: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -237,12 +237,12 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
         options: Arc::new(options),
         clients: Arc::new(RwLock::new(clients)),
         is_for_replays: false,
-        database: name,
-        collection: collection.to_owned(),
+        database: name.into(),
+        collection: collection.into(),
         newest: Arc::default(),
         images_are_missing: Arc::default(),
-        hosts,
-        version,
+        hosts: hosts.into(),
+        version: version.into(),
     })
 }
 

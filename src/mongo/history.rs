@@ -1,52 +1,51 @@
-//! Pages of what is stored, each a bounded scan of an index.
+//! Pages of what is stored.
 //!
-//! The order is (effective date, `_id`), newest first. Documents with a field `date` come from one ordered scan,
-//! those whose time is in their ObjectId from another, and the two are merged. A page examines at most twice as
-//! many documents as it asks for, and one more to know whether there are older ones.
+//! A page examines at most twice as many documents as it asks for, and one or two more to know whether others follow
+//! on each side; see `scan`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::TryStreamExt;
 use mongodb::{
     ClientSession,
-    bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
+    bson::doc,
     error::{Error, ErrorKind},
-    options::Hint,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     connect::{Deployment, sentence_of},
     document::decode,
     id::bson_of,
     pipeline::projection,
-    place::{Before, first_object_id_of},
-    schema::date_range,
+    place::{HistoryPlace, Way},
+    scan::{More, Row, Rows, Scan, place_of},
     scope::Scope,
+    search::SEARCHES_MAX,
     timestamp,
 };
 use crate::{cursor::ClusterTime, message::Message};
 
 /// How long a read may take, in seconds: also the longest wait for a node that lags behind `at_least`.
-const READ_SECS_MAX: u64 = 5;
-
-/// How many documents of a room are looked at for its newest message: a few, as some may break the contract.
-const NEWEST_ROWS: usize = 4;
+pub(super) const READ_SECS_MAX: u64 = 5;
 
 /// Reads what is stored. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct History {
     pub(super) deployment: Deployment,
+    /// Turns at searching, which costs more than a page.
+    pub(super) searches: Arc<Semaphore>,
 }
 
 /// One page.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Oldest first. May be shorter than asked for although there are older ones: documents that break the
-    /// contract are left out.
+    /// Oldest first. May be shorter than asked for although there are others: documents that break the contract are
+    /// left out.
     pub messages: Vec<Message>,
-    /// Where older ones begin; `None` when there are none.
-    pub before: Option<Before>,
+    /// Beyond which older ones begin; `None` when there are none.
+    pub before: Option<HistoryPlace>,
+    /// Beyond which newer ones begin; `None` when there are none.
+    pub after: Option<HistoryPlace>,
 }
 
 /// MongoDB could not be read. Trying again is safe.
@@ -67,19 +66,14 @@ impl From<Error> for ReadError {
     }
 }
 
-/// What the index gave, with the place of each document, valid or not.
-struct Row {
-    place: Before,
-    document: RawDocumentBuf,
-}
-
 impl History {
     /// A reader of the deployment's collection.
     pub fn new(deployment: &Deployment) -> Self {
-        Self { deployment: deployment.clone() }
+        Self { deployment: deployment.clone(), searches: Arc::new(Semaphore::new(SEARCHES_MAX)) }
     }
 
-    /// The newest `limit` messages of `scope` that are older than `before`, as they were at `at_least` or later.
+    /// The newest `limit` messages of `scope` that are older than `before`, as they were at `at_least` or later. Without
+    /// `before` nobody is asked for newer ones: what came since stands in the stream.
     ///
     /// # Errors
     /// When MongoDB does not answer within five seconds, or a node has not come to `at_least` by then.
@@ -87,12 +81,73 @@ impl History {
         &self,
         scope: &Scope,
         limit: usize,
-        before: Option<&Before>,
+        before: Option<&HistoryPlace>,
         at_least: ClusterTime,
     ) -> Result<Page, ReadError> {
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
-            self.read_page(&mut session, scope, limit, before).await
+            let older = self.scan(&mut session, scope, Way::Older).read(before, limit).await?;
+            let after = match before {
+                Some(before) => self.way_back(&mut session, scope, Way::Older, before, &older).await?,
+                None => None,
+            };
+            let next = HistoryPlace::after(Way::Older, before, &older.places());
+            let before = self.scan(&mut session, scope, Way::Older).way_on(next, older.more).await?;
+            Ok(Page { messages: messages_of(older.rows.iter().rev()), before, after })
+        })
+        .await
+    }
+
+    /// The oldest `limit` messages of `scope` that are newer than `after`, as [`Self::page`]. A page without `after` is
+    /// at the end: what is newer comes after the place in the stream that was taken before the read.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn page_after(
+        &self,
+        scope: &Scope,
+        limit: usize,
+        after: &HistoryPlace,
+        at_least: ClusterTime,
+    ) -> Result<Page, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let newer = self.scan(&mut session, scope, Way::Newer).read(Some(after), limit).await?;
+            let before = self.way_back(&mut session, scope, Way::Newer, after, &newer).await?;
+            let next = HistoryPlace::after(Way::Newer, Some(after), &newer.places());
+            let after = self.scan(&mut session, scope, Way::Newer).way_on(next, newer.more).await?;
+            Ok(Page { messages: messages_of(newer.rows.iter()), before, after })
+        })
+        .await
+    }
+
+    /// The message `id` amid at most `limit / 2` older ones and as many newer ones as make `limit` with it. `None`: there
+    /// is no such message in `scope`.
+    ///
+    /// # Errors
+    /// As [`Self::page`].
+    pub async fn page_around(
+        &self,
+        scope: &Scope,
+        limit: usize,
+        id: &str,
+        at_least: ClusterTime,
+    ) -> Result<Option<Page>, ReadError> {
+        self.within_deadline(async {
+            let mut session = self.session_at(at_least).await?;
+            let Some((place, message)) = self.find(&mut session, id).await? else {
+                return Ok(None);
+            };
+            if !scope.contains(&message) {
+                return Ok(None);
+            }
+            let (older_max, newer_max) = (limit / 2, (limit - limit / 2).saturating_sub(1));
+            let (mut messages, before) = self.side(&mut session, scope, Way::Older, &place, older_max).await?;
+            messages.reverse();
+            messages.push(message);
+            let (newer, after) = self.side(&mut session, scope, Way::Newer, &place, newer_max).await?;
+            messages.extend(newer);
+            Ok(Some(Page { messages, before, after }))
         })
         .await
     }
@@ -102,159 +157,57 @@ impl History {
     /// # Errors
     /// As [`Self::page`].
     pub async fn get(&self, id: &str, at_least: ClusterTime) -> Result<Option<Message>, ReadError> {
-        let Some(id) = bson_of(id) else {
-            return Ok(None);
-        };
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
-            // `$eq`: an `_id` that is a document may look like an operator, and is to be found, not carried out.
-            let messages = self.deployment.messages();
-            let find = messages.find_one(doc! { "_id": { "$eq": id } }).projection(projection());
-            let found = find.session(&mut session).await?;
-            Ok(found.and_then(|document| decode(&document).ok()))
+            let found = self.find(&mut session, id).await?;
+            Ok(found.map(|(_, message)| message))
         })
         .await
     }
 
-    async fn read_page(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-        limit: usize,
-        before: Option<&Before>,
-    ) -> Result<Page, ReadError> {
-        let passed = before.map_or(0, |before| before.passed);
-        let mut rows = self.rows(session, scope, passed + limit, before).await?;
-        rows.drain(..passed.min(rows.len()));
-        let is_full = rows.len() >= limit;
-        let has_surely_more = rows.len() > limit;
-        rows.truncate(limit);
-        let places: Vec<Before> = rows.iter().map(|row| row.place.clone()).collect();
-        let next = Before::after(before, &places).filter(|_| is_full);
-        let before = match next {
-            Some(next) if has_surely_more || self.has_older(session, scope, &next).await? => Some(next),
-            _ => None,
+    async fn find(&self, session: &mut ClientSession, id: &str) -> Result<Option<(HistoryPlace, Message)>, ReadError> {
+        let Some(id) = bson_of(id) else {
+            return Ok(None);
         };
-        let mut messages: Vec<Message> = rows.iter().filter_map(|row| decode(&row.document).ok()).collect();
-        messages.reverse();
-        Ok(Page { messages, before })
-    }
-
-    /// The merged scans, newest first: `limit` rows if there are as many, and at most twice as many.
-    async fn rows(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-        limit: usize,
-        before: Option<&Before>,
-    ) -> Result<Vec<Row>, ReadError> {
-        let mut rows = self.dated(session, scope, limit, before).await?;
-        // What is older than a full page of dated ones is not of this page.
-        let oldest = rows.last().filter(|_| rows.len() == limit).map(|row| row.place.millis);
-        let undated = self.undated(session, scope, limit, before, oldest).await?;
-        if !undated.is_empty() {
-            rows.extend(undated);
-            rows.sort_by(newest_first);
-        }
-        Ok(rows)
-    }
-
-    /// The newest valid message among the newest few documents of `scope`.
-    pub(super) async fn newest(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-    ) -> Result<Option<Message>, ReadError> {
-        let rows = self.rows(session, scope, NEWEST_ROWS, None).await?;
-        Ok(rows.iter().find_map(|row| decode(&row.document).ok()))
-    }
-
-    async fn has_older(&self, session: &mut ClientSession, scope: &Scope, place: &Before) -> Result<bool, ReadError> {
-        let wanted = place.passed + 1;
-        let dated = self.dated(session, scope, wanted, Some(place)).await?.len();
-        Ok(dated == wanted || dated + self.undated(session, scope, wanted, Some(place), None).await?.len() >= wanted)
-    }
-
-    /// Documents with a field `date`, newest first. Those of the very millisecond of `before` are asked for first, by
-    /// id across all BSON types, which only `$expr` compares: `$lt` alone looks at one type.
-    async fn dated(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-        limit: usize,
-        before: Option<&Before>,
-    ) -> Result<Vec<Row>, ReadError> {
-        let (first, last) = date_range();
-        let mut rows = Vec::new();
-        let mut range = doc! { "$gte": first, "$lte": last };
-        if let Some(before) = before {
-            let date = mongodb::bson::DateTime::from_millis(before.millis);
-            if let Some(id) = &before.id {
-                let older_id = doc! { "$expr": { "$lt": ["$_id", { "$literal": id.clone() }] } };
-                let filter = scope.filter(doc! { "date": date }, older_id);
-                rows = self.scan(session, scope, filter, doc! { "_id": -1 }, limit).await?;
-            }
-            range = doc! { "$gte": first, "$lt": date };
-        }
-        if rows.len() < limit {
-            let filter = scope.filter(doc! { "date": range }, Document::new());
-            let sort = doc! { "date": -1, "_id": -1 };
-            rows.extend(self.scan(session, scope, filter, sort, limit - rows.len()).await?);
-        }
-        Ok(rows)
-    }
-
-    /// Documents without a date, newest first; not older than `oldest`, in milliseconds.
-    async fn undated(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-        limit: usize,
-        before: Option<&Before>,
-        oldest: Option<i64>,
-    ) -> Result<Vec<Row>, ReadError> {
-        let bound = before.and_then(Before::object_id_bound);
-        let lowest = first_object_id_of(oldest.map_or(0, |millis| millis.div_euclid(1_000)));
-        let Some(lowest) = lowest else {
-            return Ok(Vec::new());
-        };
-        // Both bounds are ObjectIds, so nothing but ObjectIds is looked at.
-        let ids = match bound {
-            Some(bound) => doc! { "$gte": lowest, "$lt": bound },
-            None => doc! { "$gte": lowest },
-        };
-        let filter = scope.filter(doc! { "date": null, "_id": ids }, Document::new());
-        self.scan(session, scope, filter, doc! { "_id": -1 }, limit).await
-    }
-
-    async fn scan(
-        &self,
-        session: &mut ClientSession,
-        scope: &Scope,
-        filter: Document,
-        sort: Document,
-        limit: usize,
-    ) -> Result<Vec<Row>, ReadError> {
+        // `$eq`: an `_id` that is a document may look like an operator, and is to be found, not carried out.
         let messages = self.deployment.messages();
-        let find = |hint: Option<Document>| {
-            let find = messages.find(filter.clone()).sort(sort.clone()).limit(limit as i64);
-            let find = find.projection(projection()).max_time(Duration::from_secs(READ_SECS_MAX));
-            match hint {
-                Some(key) => find.hint(Hint::Keys(key)),
-                None => find,
-            }
-        };
-        let mut cursor = match find(scope.index()).session(&mut *session).await {
-            // Somebody dropped our index (Mongoose's `syncIndexes` does): slowly is better than not at all.
-            Err(error) if is_missing_index(&error) => find(None).session(&mut *session).await?,
-            found => found?,
-        };
-        let mut rows = Vec::new();
-        let mut documents = cursor.stream(session);
-        while let Some(document) = documents.try_next().await? {
-            rows.push(Row { place: place_of(&document), document });
-        }
-        Ok(rows)
+        let find = messages.find_one(doc! { "_id": { "$eq": id } }).projection(projection());
+        let found = find.session(session).await?;
+        Ok(found.and_then(|document| Some((place_of(&document), decode(&document).ok()?))))
+    }
+
+    /// What lies on one side of a message, in the order of that way, and the place to go on from.
+    async fn side(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        way: Way,
+        from: &HistoryPlace,
+        limit: usize,
+    ) -> Result<(Vec<Message>, Option<HistoryPlace>), ReadError> {
+        let mut scan = self.scan(session, scope, way);
+        let rows = scan.read(Some(from), limit).await?;
+        let next = HistoryPlace::after(way, Some(from), &rows.places()).or_else(|| Some(from.clone()));
+        let next = scan.way_on(next, rows.more).await?;
+        Ok((messages_of(rows.rows.iter()), next))
+    }
+
+    /// Where those begin that lie on the way back to `from`, and beyond, if there are any.
+    async fn way_back(
+        &self,
+        session: &mut ClientSession,
+        scope: &Scope,
+        way: Way,
+        from: &HistoryPlace,
+        rows: &Rows,
+    ) -> Result<Option<HistoryPlace>, ReadError> {
+        let place = HistoryPlace::way_back(way, from, &rows.places());
+        let mut scan = self.scan(session, scope, way.back());
+        scan.way_on(Some(place), More::Perhaps).await
+    }
+
+    pub(super) fn scan<'a>(&'a self, session: &'a mut ClientSession, scope: &'a Scope, way: Way) -> Scan<'a> {
+        Scan { history: self, session, scope, way, time_max: Duration::from_secs(READ_SECS_MAX) }
     }
 
     /// A causal session: its reads are at least as new as `at_least`, on whichever node they run.
@@ -282,27 +235,7 @@ impl History {
     }
 }
 
-/// 2 BadValue: "hint provided does not correspond to an existing index".
-pub(super) fn is_missing_index(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Command(command) if command.code == 2 && command.message.contains("hint"))
-}
-
-fn place_of(document: &RawDocument) -> Before {
-    // An `_id` that can not be read stands beside a date: without one only ObjectIds are looked at.
-    let id = document.get("_id").ok().flatten();
-    let millis = match document.get("date").ok().flatten() {
-        Some(RawBsonRef::DateTime(date)) => date.timestamp_millis(),
-        _ => id.and_then(RawBsonRef::as_object_id).map_or(0, |id| id.timestamp().timestamp_millis()),
-    };
-    Before::document(millis, id)
-}
-
-/// The merged order of the two scans. Within each scan MongoDB has put equal dates in the order of their ids, which
-/// the stable sort keeps; between the scans only ObjectIds of one millisecond can meet.
-fn newest_first(a: &Row, b: &Row) -> std::cmp::Ordering {
-    let by_date = b.place.millis.cmp(&a.place.millis);
-    by_date.then_with(|| match (&a.place.id, &b.place.id) {
-        (Some(Bson::ObjectId(a)), Some(Bson::ObjectId(b))) => b.bytes().cmp(&a.bytes()),
-        _ => b.place.order_beside_object_ids().cmp(&a.place.order_beside_object_ids()),
-    })
+/// The messages among rows: those that keep the contract.
+fn messages_of<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Message> {
+    rows.filter_map(|row| decode(&row.document).ok()).collect()
 }

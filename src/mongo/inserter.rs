@@ -1,7 +1,7 @@
 //! The only writer. An insert is acknowledged when it is on the disks of a majority, and its outcome is known or
 //! said to be unknown.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
 use tokio::time::timeout;
@@ -26,9 +26,14 @@ const INSERT_SECS_MAX: u64 = 5;
 /// Inserts messages. Cheap to clone; all clones share one queue.
 #[derive(Debug, Clone)]
 pub struct Inserter {
+    shared: Arc<Shared>,
+    source: &'static str,
+}
+
+#[derive(Debug)]
+struct Shared {
     queue: Queue,
     deployment: Deployment,
-    source: &'static str,
     metrics: Metrics,
 }
 
@@ -73,7 +78,8 @@ impl Inserter {
     /// An inserter into the deployment's collection, and the task that must run for it.
     pub fn new(deployment: &Deployment, limits: QueueLimits, metrics: Metrics) -> (Self, Committer) {
         let (queue, committer) = group_commit::open(deployment, limits, metrics.clone());
-        (Self { queue, deployment: deployment.clone(), source: "other", metrics }, committer)
+        let shared = Arc::new(Shared { queue, deployment: deployment.clone(), metrics });
+        (Self { shared, source: "other" }, committer)
     }
 
     /// The same inserter, whose inserts are counted as coming from `source`.
@@ -86,14 +92,31 @@ impl Inserter {
     /// # Errors
     /// See [`InsertError`]; after [`InsertError::Unknown`] a retry with the same id is safe.
     pub async fn insert(&self, new: NewMessage) -> Result<Inserted, InsertError> {
+        self.begin(new).await
+    }
+
+    /// The same. Messages are inserted in the order of these calls, whenever their outcomes are waited for. One whose
+    /// outcome is dropped may not be inserted.
+    pub fn begin(&self, new: NewMessage) -> impl Future<Output = Result<Inserted, InsertError>> + Send + use<> {
         let id = match &new.id {
             Some(id) => id.clone(),
             None => MessageId::from_text_form(ObjectId::new().to_hex()),
         };
-        let attempt = timeout(Duration::from_secs(INSERT_SECS_MAX), self.attempt(new, &id));
-        let outcome = attempt.await.unwrap_or_else(|_| Err(InsertError::Unknown { id: id.clone() }));
-        self.count(&outcome);
-        outcome
+        let document = encode(&new, &id).ok_or_else(|| InsertError::Conflict { id: id.clone() });
+        let joined =
+            document.and_then(|document| self.shared.queue.join(document).map_err(|Full| InsertError::Overloaded));
+        let inserter = self.clone();
+        async move {
+            let attempt = async {
+                // Without an outcome the server stops.
+                let outcome = joined?.await.unwrap_or(Outcome::Unknown);
+                inserter.meaning_of(outcome, new, &id).await
+            };
+            let inserted = timeout(Duration::from_secs(INSERT_SECS_MAX), attempt).await;
+            let inserted = inserted.unwrap_or_else(|_| Err(InsertError::Unknown { id: id.clone() }));
+            inserter.count(&inserted);
+            inserted
+        }
     }
 
     fn count(&self, outcome: &Result<Inserted, InsertError>) {
@@ -106,19 +129,16 @@ impl Inserter {
             Err(InsertError::Unknown { .. }) => "unknown",
         };
         let labels = InsertLabels { source: self.source, outcome: word };
-        self.metrics.inserts.get_or_create(&labels).inc();
+        self.shared.metrics.inserts.get_or_create(&labels).inc();
     }
 
-    async fn attempt(&self, new: NewMessage, id: &MessageId) -> Result<Inserted, InsertError> {
-        let document = encode(&new, id).ok_or_else(|| InsertError::Conflict { id: id.clone() })?;
-        let outcome = self.queue.join(document).map_err(|Full| InsertError::Overloaded)?.await;
-        // Without an outcome the server stops.
-        match outcome.unwrap_or(Outcome::Unknown) {
+    async fn meaning_of(&self, outcome: Outcome, new: NewMessage, id: &MessageId) -> Result<Inserted, InsertError> {
+        match outcome {
             Outcome::Stored(date) => {
                 let NewMessage { content, sender, to, .. } = new;
                 Ok(Inserted { message: Message { id: id.clone(), content, sender, to, date }, is_new: true })
             }
-            Outcome::IdIsTaken => self.compare_with_stored(&new, id).await,
+            Outcome::IdIsTaken => Box::pin(self.compare_with_stored(&new, id)).await,
             Outcome::Refused(reason) => Err(InsertError::Refused { reason: reason.into() }),
             Outcome::Unknown => Err(InsertError::Unknown { id: id.clone() }),
         }
@@ -131,7 +151,7 @@ impl Inserter {
             warn!("a message whose id is taken could not be compared with the stored one: {reason}");
             InsertError::Unknown { id: id.clone() }
         };
-        let collection = self.deployment.messages();
+        let collection = self.shared.deployment.messages();
         let stored = collection.find_one(filter).projection(projection()).await;
         let stored = stored.map_err(|error| unknown(&sentence_of(&error)))?;
         // The one that took the id may not be on a majority yet, or was deleted meanwhile.

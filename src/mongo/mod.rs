@@ -2,7 +2,8 @@
 //!
 //! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
 //! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
-//! - `inserter` is the only writer, by the batches of `group_commit`; `history` the only reader of collections, `changes` the change stream.
+//! - `inserter` is the only writer of messages, by the batches of `group_commit`; `presence` has a collection of its own.
+//! - `history`, `search` and `rooms` read the collection, by the scans of `scan`; `changes` reads the change stream.
 
 mod changes;
 mod connect;
@@ -13,9 +14,12 @@ mod id;
 mod inserter;
 mod pipeline;
 mod place;
+mod presence;
 mod rooms;
+mod scan;
 mod schema;
 mod scope;
+mod search;
 mod stretch;
 
 pub use changes::{Batch, Changes, OpenError, StreamError};
@@ -25,8 +29,9 @@ pub use group_commit::{Committer, QueueLimits};
 pub use history::{History, Page, ReadError};
 pub use inserter::{InsertError, Inserted, Inserter};
 pub use pipeline::ResumePoint;
-pub use place::Before;
-pub use rooms::{RoomSummary, RoomsPage};
+pub use place::HistoryPlace;
+pub use presence::{PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX};
+pub use rooms::{RoomSummary, RoomsPage, RoomsPlace};
 pub use schema::{SchemaError, SchemaOptions};
 pub use scope::Scope;
 pub use stretch::{Stretch, StretchError, StretchLimits};

@@ -3,7 +3,7 @@
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use mongodb::bson::{Bson, RawBson, RawBsonRef, oid::ObjectId};
+use mongodb::bson::{Bson, Document, RawBson, RawBsonRef, doc, oid::ObjectId};
 
 use super::id::{from_value_bytes, hex, to_value_bytes, unhex};
 
@@ -14,19 +14,39 @@ const ID_BYTES_MAX: usize = 1_024;
 /// at the next older millisecond, so that nobody can make a page cost more than this.
 const PASSED_MAX: usize = 1_000;
 
-/// "Older than this place": opaque to clients, URL-safe.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Before {
-    /// Milliseconds since 1970; may be negative.
-    pub(super) millis: i64,
-    /// `None`: older than everything at `millis`.
-    pub(super) id: Option<Bson>,
-    /// So many documents after that place were passed already.
-    pub(super) passed: usize,
+/// A direction through a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the newest to the oldest.
+    Older,
+    /// From the oldest to the newest.
+    Newer,
 }
 
-impl Before {
-    /// Older than a document; without its `_id` when that can not be spelt out.
+impl Way {
+    /// The other one.
+    pub(super) fn back(self) -> Self {
+        match self {
+            Way::Older => Way::Newer,
+            Way::Newer => Way::Older,
+        }
+    }
+}
+
+/// A place beyond which a page begins, on either way: opaque to clients, URL-safe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryPlace {
+    /// Milliseconds since 1970; may be negative.
+    pub(super) millis: i64,
+    /// `None`: beyond everything at `millis`, whichever the way.
+    pub(super) id: Option<Bson>,
+    /// So many documents after that place were passed already: towards older ones, or negative towards newer ones. On
+    /// the other way they count for nothing.
+    passed: i32,
+}
+
+impl HistoryPlace {
+    /// The place of a document; without its `_id` when that can not be spelt out.
     pub(super) fn document(millis: i64, id: Option<RawBsonRef<'_>>) -> Self {
         let id = id.and_then(|id| {
             let (kind, bytes) = to_value_bytes(id);
@@ -35,21 +55,53 @@ impl Before {
         Self { millis, id, passed: 0 }
     }
 
-    /// The place after the last of `places`, which are those of documents that follow `before`.
-    pub(super) fn after<'a>(before: Option<&'a Self>, places: &'a [Self]) -> Option<Self> {
+    /// Beyond everything at `millis`.
+    pub(super) fn whole(millis: i64) -> Self {
+        Self { millis, id: None, passed: 0 }
+    }
+
+    /// How many documents were passed already on this way.
+    pub(super) fn passed_on(&self, way: Way) -> usize {
+        let passed = match way {
+            Way::Older => self.passed,
+            Way::Newer => self.passed.saturating_neg(),
+        };
+        usize::try_from(passed).unwrap_or(0)
+    }
+
+    fn with_passed(&self, way: Way, passed: usize) -> Self {
+        // The bound of a token is far below that of the type.
+        let passed = i32::try_from(passed).unwrap_or(i32::MAX);
+        let passed = if way == Way::Older { passed } else { -passed };
+        Self { passed, ..self.clone() }
+    }
+
+    /// The place after the last of `places`, which are those of documents that follow `from` on this way. `from` is absent
+    /// before the newest of all.
+    pub(super) fn after(way: Way, from: Option<&Self>, places: &[Self]) -> Option<Self> {
         let last = places.last()?;
-        let newest = Self { millis: i64::MAX, id: None, passed: 0 };
+        let newest = Self::whole(i64::MAX);
         let (spelt, passed) = match places.iter().rposition(|place| place.id.is_some()) {
             Some(at) => (&places[at], places.len() - 1 - at),
             None => {
-                let spelt = before.unwrap_or(&newest);
-                (spelt, spelt.passed + places.len())
+                let spelt = from.unwrap_or(&newest);
+                (spelt, spelt.passed_on(way) + places.len())
             }
         };
-        match passed {
-            0..=PASSED_MAX => Some(Self { passed, ..spelt.clone() }),
-            _ => Some(Self { passed: 0, ..last.clone() }),
+        Some(if passed <= PASSED_MAX { spelt.with_passed(way, passed) } else { last.with_passed(way, 0) })
+    }
+
+    /// The place from which the way back to `from` begins, when `places` were met between the two.
+    pub(super) fn way_back(way: Way, from: &Self, places: &[Self]) -> Self {
+        if let Some(at) = places.iter().position(|place| place.id.is_some()) {
+            return places[at].with_passed(way.back(), at);
         }
+        // Nothing here can be spelt out, so that none of it is a message. Some of the same time may come once more.
+        let edge = places.first().unwrap_or(from).millis;
+        Self::whole(match way {
+            Way::Older => edge.saturating_sub(1),
+            Way::Newer => edge.saturating_add(1),
+        })
     }
 
     /// Where the `_id` sorts among ObjectIds, in MongoDB's order of types
@@ -71,15 +123,27 @@ impl Before {
         }
     }
 
-    /// The smallest ObjectId that does not lie before this place, as the upper bound of a scan of documents
-    /// that have their date from their ObjectId. `None`: all ObjectIds lie before it.
-    pub(super) fn object_id_bound(&self) -> Option<ObjectId> {
+    /// The ObjectIds of documents that have their date from it and lie beyond this place, as a condition on `_id`.
+    /// `None`: there can be none.
+    pub(super) fn object_ids_beyond(&self, way: Way) -> Option<Document> {
+        match (way, self.object_id_cut(way)) {
+            (Way::Older, Some(cut)) => Some(doc! { "$lt": cut }),
+            (Way::Older, None) => Some(Document::new()),
+            (Way::Newer, Some(cut)) if self.id == Some(Bson::ObjectId(cut)) => Some(doc! { "$gt": cut }),
+            (Way::Newer, Some(cut)) => Some(doc! { "$gte": cut }),
+            (Way::Newer, None) => None,
+        }
+    }
+
+    /// The smallest ObjectId that is not older than this place, by its time and then by `_id`. `None`: all are older.
+    fn object_id_cut(&self, way: Way) -> Option<ObjectId> {
         let seconds = self.millis.div_euclid(1_000);
-        let whole_second_is_before = self.millis.rem_euclid(1_000) != 0;
-        if whole_second_is_before {
+        let whole_second_is_older = self.millis.rem_euclid(1_000) != 0;
+        if whole_second_is_older {
             return first_object_id_of(seconds + 1);
         }
         match &self.id {
+            None if way == Way::Newer => first_object_id_of(seconds + 1),
             None => first_object_id_of(seconds),
             Some(Bson::ObjectId(id)) => match first_object_id_of(seconds) {
                 // An ObjectId of another second stands beside a field `date`; the order within this second is by id.
@@ -105,14 +169,14 @@ pub(super) fn first_object_id_of(seconds: i64) -> Option<ObjectId> {
     Some(ObjectId::from_bytes(bytes))
 }
 
-impl fmt::Display for Before {
+impl fmt::Display for HistoryPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.millis as u64)?;
         if let Some(id) = self.id.clone().and_then(|id| RawBson::try_from(id).ok()) {
             let (kind, bytes) = to_value_bytes(id.as_raw_bson_ref());
             write!(f, "-{kind:02x}{}", hex(&bytes))?;
         }
-        if self.passed > 0 {
+        if self.passed != 0 {
             write!(f, ".{}", self.passed)?;
         }
         Ok(())
@@ -121,16 +185,17 @@ impl fmt::Display for Before {
 
 /// The text is no place that this server gave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a place in the history; use the `before` of the page before, unchanged")]
-pub struct InvalidBefore;
+#[error("is not a place in the history; use the `before` or `after` of another page, unchanged")]
+pub struct InvalidPlace;
 
-impl FromStr for Before {
-    type Err = InvalidBefore;
+impl FromStr for HistoryPlace {
+    type Err = InvalidPlace;
 
-    fn from_str(text: &str) -> Result<Self, InvalidBefore> {
+    fn from_str(text: &str) -> Result<Self, InvalidPlace> {
+        let is_countable = |passed: &i32| passed.unsigned_abs() as usize <= PASSED_MAX;
         let read = || {
             let (text, passed) = match text.split_once('.') {
-                Some((text, passed)) => (text, passed.parse().ok().filter(|passed| *passed <= PASSED_MAX)?),
+                Some((text, passed)) => (text, passed.parse().ok().filter(is_countable)?),
                 None => (text, 0),
             };
             let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -147,14 +212,12 @@ impl FromStr for Before {
             };
             Some(Self { millis, id, passed })
         };
-        read().ok_or(InvalidBefore)
+        read().ok_or(InvalidPlace)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::doc;
-
     use super::*;
 
     #[test]
@@ -167,10 +230,13 @@ mod tests {
             Some(Bson::Document(doc! { "a": 1 })),
             Some(Bson::Boolean(false)),
         ] {
-            let before = Before { millis: -62_135_596_800_000, id, passed: 0 };
-            assert_eq!(before.to_string().parse(), Ok(before.clone()));
-            let before = Before { passed: 7, ..before };
-            assert_eq!(before.to_string().parse(), Ok(before));
+            let place = HistoryPlace { millis: -62_135_596_800_000, id, passed: 0 };
+            for passed in [0, 7, -7] {
+                let place = HistoryPlace { passed, ..place.clone() };
+                let text = place.to_string();
+                assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)), "{text}");
+                assert_eq!(text.parse(), Ok(place));
+            }
         }
     }
 
@@ -185,16 +251,18 @@ mod tests {
             "000000000000000g",
             "é",
             "0000000000000000.1001",
+            "0000000000000000.-1001",
+            "0000000000000000.-2147483648",
         ] {
-            assert_eq!(garbage.parse::<Before>(), Err(InvalidBefore), "{garbage}");
+            assert_eq!(garbage.parse::<HistoryPlace>(), Err(InvalidPlace), "{garbage}");
         }
-        assert!("0".repeat(1_000_000).parse::<Before>().is_err());
+        assert!("0".repeat(1_000_000).parse::<HistoryPlace>().is_err());
     }
 
     #[test]
     fn object_ids_are_cut_where_the_merged_order_is() {
         let oid = |seconds: i64| first_object_id_of(seconds).unwrap();
-        let bound = |millis, id| Before { millis, id, passed: 0 }.object_id_bound();
+        let bound = |millis, id| HistoryPlace { millis, id, passed: 0 }.object_id_cut(Way::Older);
         assert_eq!(bound(5_500, None), Some(oid(6)));
         assert_eq!(bound(5_000, None), Some(oid(5)));
         assert_eq!(bound(5_000, Some(Bson::Int32(1))), Some(oid(5)), "numbers sort before ObjectIds");
@@ -203,5 +271,33 @@ mod tests {
         assert_eq!(bound(5_000, Some(Bson::ObjectId(oid(1)))), Some(oid(5)));
         assert_eq!(bound(-1, None), Some(oid(0)));
         assert_eq!(bound(i64::MAX / 2, None), None);
+    }
+
+    #[test]
+    fn what_lies_beyond_a_place_on_one_way_does_not_lie_beyond_it_on_the_other() {
+        let oid = |seconds: i64| first_object_id_of(seconds).unwrap();
+        let place = |millis, id| HistoryPlace { millis, id, passed: 0 };
+        for (place, older, newer) in [
+            (place(5_000, Some(Bson::ObjectId(oid(5)))), doc! { "$lt": oid(5) }, Some(doc! { "$gt": oid(5) })),
+            (place(5_000, Some(Bson::Int32(1))), doc! { "$lt": oid(5) }, Some(doc! { "$gte": oid(5) })),
+            (place(5_500, Some(Bson::Int32(1))), doc! { "$lt": oid(6) }, Some(doc! { "$gte": oid(6) })),
+            (place(5_000, None), doc! { "$lt": oid(5) }, Some(doc! { "$gte": oid(6) })),
+            (place(i64::MAX / 2, None), doc! {}, None),
+        ] {
+            assert_eq!(place.object_ids_beyond(Way::Older), Some(older), "{place}");
+            assert_eq!(place.object_ids_beyond(Way::Newer), newer, "{place}");
+        }
+    }
+
+    #[test]
+    fn documents_that_were_passed_on_one_way_count_for_nothing_on_the_other() {
+        let place = |millis, id: Option<i32>| HistoryPlace { millis, id: id.map(Bson::Int32), passed: 0 };
+        let met = [place(9, None), place(8, Some(8)), place(7, None), place(7, None)];
+        let next = HistoryPlace::after(Way::Older, None, &met).unwrap();
+        assert_eq!((next.millis, next.passed_on(Way::Older), next.passed_on(Way::Newer)), (8, 2, 0));
+        let back = HistoryPlace::way_back(Way::Older, &place(9, Some(9)), &met);
+        assert_eq!((back.millis, back.passed_on(Way::Older), back.passed_on(Way::Newer)), (8, 0, 1));
+        assert_eq!(HistoryPlace::way_back(Way::Older, &place(9, Some(9)), &[]), place(8, None));
+        assert_eq!(HistoryPlace::way_back(Way::Newer, &place(9, Some(9)), &[]), place(10, None));
     }
 }

@@ -99,7 +99,7 @@ impl Deployment {
                 changes.insert("changeStreamPreAndPostImages", doc! { "enabled": true });
             }
             if !changes.is_empty() {
-                let mut command = doc! { "collMod": &self.collection };
+                let mut command = doc! { "collMod": &*self.collection };
                 command.extend(changes);
                 self.requests().run_command(command).await.map_err(refused("changing its options"))?;
             }
@@ -136,7 +136,7 @@ impl Deployment {
 
     async fn create(&self) -> Result<(), Error> {
         let mut command = doc! {
-            "create": &self.collection,
+            "create": &*self.collection,
             "changeStreamPreAndPostImages": { "enabled": true },
         };
         command.extend(validation());
@@ -151,7 +151,7 @@ impl Deployment {
     pub(super) async fn find_collection(&self) -> Result<Option<Found>, Error> {
         let command = doc! {
             "listCollections": 1,
-            "filter": { "name": &self.collection },
+            "filter": { "name": &*self.collection },
             "cursor": {},
         };
         let reply = self.streams().run_command(command).await?;

@@ -3,7 +3,7 @@
 use mongodb::bson::{Bson, Document, doc};
 
 use super::schema::{all_key, conversation_key, room_key, to_nobody, to_somebody};
-use crate::message::{DEFAULT_ROOM, RoomName, UserName};
+use crate::message::{DEFAULT_ROOM, Destination, Message, RoomName, UserName};
 
 /// Which messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,21 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether a message is one of them; what [`Self::filter`] asks of documents.
+    pub(super) fn contains(&self, message: &Message) -> bool {
+        match (self, &message.to) {
+            (Scope::All, _) => true,
+            (Scope::Room(room), Destination::Room(of)) => room == of,
+            (Scope::Inbox(user), Destination::Direct(recipient)) => *user == message.sender || user == recipient,
+            (Scope::Conversation(one, other), Destination::Direct(recipient)) => {
+                let of = (&message.sender, recipient);
+                of == (one, other) || of == (other, one)
+            }
+            (Scope::Room(_), Destination::Direct(_))
+            | (Scope::Inbox(_) | Scope::Conversation(..), Destination::Room(_)) => false,
+        }
+    }
+
     /// The filter of this scope with `range`, which every branch needs so that each has its own bounds in its
     /// index, and with `extra`.
     pub(super) fn filter(&self, range: Document, extra: Document) -> Document {

@@ -12,33 +12,18 @@ use serde::Deserialize;
 use super::{
     Pages, answer, errors,
     form::{FormErrors, FormView, SentForm, new_id},
-    links::Piece,
+    part::{ChatQuery, Part},
     place::{Place, encoded},
+    rooms::{ListedRoom, listed_beside},
     row::{Row, rows_of},
+    text::Piece,
     texts::{Texts, fill},
     visitor::{Visitor, remember},
 };
 use crate::{
     message::{NewMessage, RoomName, UserName},
-    mongo::{Before, InsertError, ReadError},
+    mongo::{HistoryPlace, InsertError, ReadError},
 };
-
-/// How many messages a page shows.
-const PAGE_MESSAGES: usize = 50;
-/// How many rooms are listed. Each costs a seek in an index.
-const ROOMS_MAX: usize = 30;
-
-/// What may follow the path of a chat.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ChatQuery {
-    /// Show the messages before this place.
-    before: Option<String>,
-    /// Whom the form is to write to.
-    to: Option<String>,
-    /// Present: the page loads itself again, for readers without a script.
-    refresh: Option<String>,
-}
 
 /// What the two forms "open" ask for.
 #[derive(Debug, Default, Deserialize)]
@@ -46,6 +31,8 @@ struct ChatQuery {
 struct OpenQuery {
     room: Option<String>,
     inbox: Option<String>,
+    /// With `inbox`: whom its form is to write to.
+    to: Option<String>,
 }
 
 /// `/` leads to the room `general`, or to the room or inbox that is asked for by name.
@@ -58,7 +45,10 @@ pub(crate) fn index(query: Result<Query<OpenQuery>>, visitor: Visitor) -> Respon
         (None, None) => Ok(Place::Room(RoomName::general())),
     };
     match place {
-        Ok(place) => answer::see_other(&place.path()),
+        Ok(place) => match query.to.as_deref().map(str::trim).filter(|to| place.is_inbox() && !to.is_empty()) {
+            Some(to) => answer::see_other(&format!("{}?to={}", place.path(), encoded(to))),
+            None => answer::see_other(&place.path()),
+        },
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -147,18 +137,22 @@ impl Pages {
         if place.name() != name {
             return answer::see_other(&path);
         }
-        let before: Option<Before> = match query.before.as_deref().map(str::parse).transpose() {
-            Ok(before) => before,
-            // Mistyped, or of another version of the server: the newest messages are the best answer.
-            Err(_) => return answer::see_other(&path),
+        if query.q.is_some() {
+            return self.search(&place, &query, &visitor).await;
+        }
+        // Mistyped, or of another version of the server: the newest messages are the best answer.
+        let Some(part) = Part::parse(&query) else {
+            return answer::see_other(&path);
         };
-        match self.conversation(&place, &visitor, before.as_ref()).await {
-            Ok(conversation) => {
-                let form = FormView::empty(&place, &visitor, query.to.unwrap_or_default());
+        match self.conversation(&place, &visitor, &part).await {
+            Ok(Some(conversation)) => {
+                let to = query.to.unwrap_or_else(|| conversation.partner(&place));
+                let form = FormView::empty(&place, &visitor, to);
                 let mut page = self.page(&place, &visitor, form, Some(conversation));
-                page.is_refreshing = query.refresh.is_some() && page.is_live;
+                page.is_refreshing = query.refresh.is_some() && page.after.is_empty();
                 answer::page(StatusCode::OK, visitor.language, &page)
             }
+            Ok(None) => errors::no_such_message(visitor.language, &path),
             Err(error) => errors::unavailable(visitor.language, &error, &path),
         }
     }
@@ -206,34 +200,30 @@ impl Pages {
 
     /// The same page again, with what was written: also when its messages can not be read.
     async fn give_back(&self, status: StatusCode, place: &Place, visitor: &Visitor, form: FormView) -> Response {
-        let conversation = self.conversation(place, visitor, None).await.ok();
+        let conversation = self.conversation(place, visitor, &Part::Newest).await.ok().flatten();
         answer::page(status, visitor.language, &self.page(place, visitor, form, conversation))
     }
 
+    /// What a page shows; `None` when there is no such message.
     async fn conversation(
         &self,
         place: &Place,
         visitor: &Visitor,
-        before: Option<&Before>,
-    ) -> Result<Conversation, ReadError> {
+        part: &Part,
+    ) -> Result<Option<Conversation>, ReadError> {
         // The place in the stream is taken before the read, which is at least as new: what happens between the two
         // comes once more over the stream, and nothing is missed.
         let cursor = self.status.position();
         let scope = place.scope();
-        let (page, rooms) = join(
-            self.history.page(&scope, PAGE_MESSAGES, before, cursor.time),
-            self.history.room_names(ROOMS_MAX, cursor.time),
-        )
-        .await;
-        // A page without its list of rooms is of use, a list without the page is not.
-        let (page, rooms) = (page?, rooms.unwrap_or_default());
-        Ok(Conversation {
-            // An older page is not live: between it and what is new, messages are missing.
-            cursor: before.is_none().then(|| cursor.to_string()),
-            before: page.before.map(|before| before.to_string()).unwrap_or_default(),
+        let (page, rooms) = join(part.read(&self.history, &scope, cursor.time), self.listed_rooms()).await;
+        let place_text = |place: Option<HistoryPlace>| place.map(|place| place.to_string()).unwrap_or_default();
+        Ok(page?.map(|page| Conversation {
+            cursor: cursor.to_string(),
+            before: place_text(page.before),
+            after: place_text(page.after),
             rows: rows_of(page.messages, visitor.name_at(place)),
-            rooms,
-        })
+            rooms: listed_beside(&rooms, place),
+        }))
     }
 
     fn page<'a>(
@@ -245,27 +235,26 @@ impl Pages {
     ) -> ChatPage<'a> {
         let texts = visitor.language.texts();
         let is_read = conversation.is_some();
-        let Conversation { cursor, before, rows, rooms } = conversation.unwrap_or_default();
-        let (title, log_label) = match place {
-            Place::Room(room) => (room.to_string(), fill(&texts.page.messages_in_room, "room", room.as_str())),
-            Place::Inbox(user) => (
-                fill(&texts.page.inbox_of, "user", user.as_str()),
-                fill(&texts.page.messages_in_inbox, "user", user.as_str()),
-            ),
+        let Conversation { cursor, before, after, rows, rooms } = conversation.unwrap_or_default();
+        let log_label = match place {
+            Place::Room(room) => fill(&texts.page.messages_in_room, "room", room.as_str()),
+            Place::Inbox(user) => fill(&texts.page.messages_in_inbox, "user", user.as_str()),
         };
         ChatPage {
             texts,
             script_texts: texts.script_json(),
-            title,
+            title: place.title(texts),
             log_label,
-            is_live: cursor.is_some(),
             is_read,
             is_refreshing: false,
-            cursor: cursor.unwrap_or_default(),
+            cursor,
             before,
+            after,
+            q: String::new(),
             rows,
             blank: Row::blank(),
-            rooms: listed(rooms, place),
+            rooms: if is_read { rooms } else { listed_beside(&[], place) },
+            own_inbox: visitor.name.clone().map(Place::Inbox),
             mongosh: place.mongosh_line(&self.collection),
             place,
             form,
@@ -287,27 +276,28 @@ fn sent_from(place: &Place, sender: &UserName, sent: &SentForm) -> Response {
     }
 }
 
-/// The rooms of the list, with `general` and the room of this page although nobody may have written to them.
-fn listed(rooms: Vec<RoomName>, place: &Place) -> Vec<Place> {
-    let mut rooms = rooms;
-    rooms.push(RoomName::general());
-    if let Place::Room(room) = place {
-        rooms.push(room.clone());
-    }
-    rooms.sort();
-    rooms.dedup();
-    rooms.into_iter().map(Place::Room).collect()
-}
-
 /// What was read for a page.
 #[derive(Default)]
 struct Conversation {
-    /// From where the stream goes on; `None` on a page of older messages.
-    cursor: Option<String>,
+    /// From where the stream goes on.
+    cursor: String,
     /// Where older messages are; empty when there are none.
     before: String,
+    /// Where newer messages are; empty when there are none.
+    after: String,
     rows: Vec<Row>,
-    rooms: Vec<RoomName>,
+    rooms: Vec<ListedRoom>,
+}
+
+impl Conversation {
+    /// Whom an inbox talked with last: most likely whom it writes to next.
+    fn partner(&self, place: &Place) -> String {
+        match (place, self.rows.last()) {
+            (Place::Inbox(user), Some(row)) if row.sender == user.as_str() => row.recipient.clone(),
+            (Place::Inbox(_), Some(row)) => row.sender.clone(),
+            _ => String::new(),
+        }
+    }
 }
 
 #[derive(Template)]
@@ -318,16 +308,20 @@ struct ChatPage<'a> {
     place: &'a Place,
     title: String,
     log_label: String,
-    /// Empty when the page is not live.
+    /// Empty when MongoDB could not be read; then the page is not live.
     cursor: String,
     before: String,
+    after: String,
+    /// What is searched for: nothing yet.
+    q: String,
     rows: Vec<Row>,
     /// For the browser to fill.
     blank: Row,
-    rooms: Vec<Place>,
+    rooms: Vec<ListedRoom>,
+    /// The inbox of who reads, if their name is known.
+    own_inbox: Option<Place>,
     form: FormView,
     mongosh: String,
-    is_live: bool,
     /// `false`: MongoDB could not be read.
     is_read: bool,
     is_refreshing: bool,

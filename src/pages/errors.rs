@@ -22,35 +22,50 @@ struct ErrorPage<'a> {
     texts: &'static Texts,
     title: &'a str,
     text: &'a str,
-    /// What to try again.
-    again: Option<&'a str>,
+    way: Way<'a>,
+}
+
+/// Where to go from a page that says what went wrong.
+enum Way<'a> {
+    /// To the room `general`.
+    Home,
+    /// To the same page once more.
+    Again(&'a str),
+    /// To the newest messages of the place.
+    Newest(&'a str),
 }
 
 /// 404 for a path that leads nowhere.
 #[handler]
 pub(crate) fn not_found(visitor: Visitor) -> Response {
-    show(StatusCode::NOT_FOUND, visitor.language, None, |texts| (&texts.not_found_title, &texts.not_found_text))
+    show(StatusCode::NOT_FOUND, visitor.language, Way::Home, |texts| (&texts.not_found_title, &texts.not_found_text))
 }
 
 /// 404 for a name that no room can have.
 pub(super) fn no_such_room(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, None, |texts| (&texts.no_room_title, &texts.no_room_text))
+    show(StatusCode::NOT_FOUND, language, Way::Home, |texts| (&texts.no_room_title, &texts.no_room_text))
 }
 
 /// 404 for a name that nobody can have.
 pub(super) fn no_such_inbox(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, None, |texts| (&texts.no_inbox_title, &texts.no_inbox_text))
+    show(StatusCode::NOT_FOUND, language, Way::Home, |texts| (&texts.no_inbox_title, &texts.no_inbox_text))
+}
+
+/// 404 for a link to a message that is not, or not any more, in `path`.
+pub(super) fn no_such_message(language: Language, path: &str) -> Response {
+    let words = |texts: &'static PageTexts| (&texts.no_message_title, &texts.no_message_text);
+    show(StatusCode::NOT_FOUND, language, Way::Newest(path), words)
 }
 
 /// The body was no form, or too big: `status` says which.
 pub(super) fn bad_form(language: Language, status: StatusCode) -> Response {
-    show(status, language, None, |texts| (&texts.bad_form_title, &texts.bad_form_text))
+    show(status, language, Way::Home, |texts| (&texts.bad_form_title, &texts.bad_form_text))
 }
 
 /// 503: MongoDB can not be read.
 pub(super) fn unavailable(language: Language, error: &ReadError, path: &str) -> Response {
     tracing::warn!(reason = %error.reason, "a page could not be shown");
-    let response = show(StatusCode::SERVICE_UNAVAILABLE, language, Some(path), |texts| {
+    let response = show(StatusCode::SERVICE_UNAVAILABLE, language, Way::Again(path), |texts| {
         (&texts.unavailable_title, &texts.unavailable_text)
     });
     retry_later(response)
@@ -66,10 +81,10 @@ pub(super) fn retry_later(mut response: Response) -> Response {
 fn show(
     status: StatusCode,
     language: Language,
-    again: Option<&str>,
+    way: Way<'_>,
     words: impl Fn(&'static PageTexts) -> (&'static String, &'static String),
 ) -> Response {
     let texts = language.texts();
     let (title, text) = words(&texts.page);
-    answer::page(status, language, &ErrorPage { texts, title, text, again })
+    answer::page(status, language, &ErrorPage { texts, title, text, way })
 }

@@ -129,8 +129,15 @@ impl FormErrors {
         let mut errors = Self::default();
         for fault in faults {
             match fault.field.as_str() {
+                "sender" if sent.sender.trim().is_empty() => errors.sender = Some(texts.error_sender_empty.clone()),
                 "sender" => errors.sender = Some(texts.error_sender.clone()),
+                "recipient" if sent.recipient().is_empty() => {
+                    errors.recipient = Some(texts.error_recipient_empty.clone());
+                }
                 "recipient" => errors.recipient = Some(texts.error_recipient.clone()),
+                "content" if sent.content.trim().is_empty() => {
+                    errors.content = Some(texts.error_content_empty.clone());
+                }
                 "content" => {
                     let count = sent.content().chars().count().to_string();
                     errors.content = Some(fill(&texts.error_content, "count", &count));

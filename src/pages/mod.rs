@@ -3,24 +3,34 @@
 //! A page is a form and a history. Its form inserts, like every other writer, and its history carries the cursor
 //! from which the browser goes on over the WebSocket. Nothing here pushes.
 //!
-//! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `links` the addresses in it.
+//! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `text` the addresses and mentions in it; `rooms` is the list beside them.
+//! - `part` is which part of a history is shown; `search` what a search has found, with its `marks`.
 //! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
-//! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files.
+//! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files,
+//!   and `compression` makes both small.
 
 mod answer;
 mod assets;
 mod chat;
+mod compression;
 mod errors;
 mod form;
-mod links;
+mod marks;
+mod part;
 mod place;
+mod rooms;
 mod row;
+mod search;
+mod text;
 mod texts;
 mod visitor;
 
-pub use assets::{client_script, static_files};
+pub(crate) use assets::{client_script, favicon, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
+pub use compression::compress_page;
 pub(crate) use errors::not_found;
+pub use rooms::RoomList;
+pub(crate) use rooms::list_rooms;
 
 use crate::{
     mongo::{History, Inserter},
@@ -38,4 +48,8 @@ pub struct Pages {
     pub status: WatcherStatus,
     /// The collection's name, for the line that an empty room shows to those who have mongosh.
     pub collection: String,
+    /// The rooms beside every page.
+    pub rooms: RoomList,
+    /// How many topics one connection may follow.
+    pub topics_max: usize,
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::texts::{Texts, fill};
 use crate::{
     message::{RoomName, UserName},
     mongo::Scope,
@@ -45,6 +46,14 @@ impl Place {
         match self {
             Place::Room(room) => format!("/rooms/{}", encoded(room.as_str())),
             Place::Inbox(user) => format!("/inbox/{}", encoded(user.as_str())),
+        }
+    }
+
+    /// What to call it.
+    pub(super) fn title(&self, texts: &Texts) -> String {
+        match self {
+            Place::Room(room) => room.to_string(),
+            Place::Inbox(user) => fill(&texts.page.inbox_of, "user", user.as_str()),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::links::{Piece, pieces};
+use super::{
+    marks::Marks,
+    text::{Piece, marked, mentions, pieces},
+};
 use crate::message::{Destination, Message, UserName, date_text};
 
 /// Messages of one sender closer than this stand under one name.
@@ -31,7 +34,11 @@ pub(super) struct Row {
     pub(super) starts_group: bool,
     /// Whether the visitor wrote it.
     pub(super) own: bool,
+    /// Whether it calls the visitor by name.
+    pub(super) is_mention: bool,
     content: String,
+    /// What a search was for.
+    marks: Option<Marks>,
 }
 
 impl Row {
@@ -63,14 +70,33 @@ impl Row {
             starts_day,
             starts_group: starts_day || !is_grouped,
             own: visitor == Some(&message.sender),
+            is_mention: visitor
+                .is_some_and(|name| *name != message.sender && mentions(&message.content, name.as_str())),
             sender,
             recipient,
             content: message.content,
+            marks: None,
         }
     }
 
     pub(super) fn pieces(&self) -> Vec<Piece<'_>> {
-        pieces(&self.content)
+        let pieces = pieces(&self.content);
+        match &self.marks {
+            Some(marks) => marked(pieces, marks),
+            None => pieces,
+        }
+    }
+
+    /// The rows of what a search has found, newest first; each stands for itself.
+    pub(super) fn found(messages: Vec<Message>, visitor: Option<&UserName>, marks: &Marks) -> Vec<Self> {
+        let mut rows: Vec<Self> = Vec::with_capacity(messages.len());
+        for message in messages.into_iter().rev() {
+            let mut row = Self::new(message, None, visitor);
+            row.starts_day = rows.last().is_none_or(|previous| previous.day != row.day);
+            row.marks = Some(marks.clone());
+            rows.push(row);
+        }
+        rows
     }
 }
 

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::message::UserName;
 
-/// The cookie in which the browser keeps the name for the next form. Only pages without a script need it.
+/// The cookie in which the browser keeps the name for the next page: for its form, and to mark what its reader wrote.
+/// It proves nothing, and the script of the page writes it too: it is not hidden from scripts.
 const COOKIE: &str = "corriente-name";
 const COOKIE_SECS: u32 = 365 * 24 * 60 * 60;
 
@@ -55,7 +56,7 @@ fn remembered_name(cookies: &str) -> Option<UserName> {
 /// The value of `Set-Cookie` that lets the next form know `name`.
 pub(super) fn remember(name: &UserName) -> String {
     let name = encoded(name.as_str());
-    format!("{COOKIE}={name}; Path=/; Max-Age={COOKIE_SECS}; SameSite=Lax; HttpOnly")
+    format!("{COOKIE}={name}; Path=/; Max-Age={COOKIE_SECS}; SameSite=Lax")
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl EventStream {
         self.position()
     }
 
-    fn position(&self) -> Bytes {
+    fn position(&mut self) -> Bytes {
         let cursor = self.subscription.position();
         let json = ServerFrame::Position { cursor, stream: self.told.borrow().as_str() }.json();
         let mut event = Vec::new();

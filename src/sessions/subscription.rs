@@ -12,6 +12,7 @@ use crate::{
     event::Change,
     feed::{Entry, Feed, Gap, Reader, Reading},
     message::{FieldError, RoomName, UserName},
+    presence::Presence,
     replay::{Replay, Replays, Unanswerable},
     topic::Topic,
 };
@@ -94,6 +95,8 @@ pub struct Sources {
     pub live: Feed,
     /// What lies before it.
     pub replays: Replays,
+    /// Where who follows a room is counted.
+    pub presence: Presence,
     /// The most topics of one subscription.
     pub topics_max: usize,
 }
@@ -149,6 +152,9 @@ impl Subscription {
         if reader.topics().len() > topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
+        for topic in reader.topics() {
+            sources.presence.enter(topic);
+        }
         Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, replays: 0 })
     }
 
@@ -161,13 +167,18 @@ impl Subscription {
         if self.reader.topics().binary_search(&topic).is_err() && self.reader.topics().len() >= topics_max {
             return Err(TopicsError::TooMany { topics_max });
         }
-        self.reader.follow(topic);
-        Ok(self.position())
+        let position = self.position();
+        if self.reader.follow(topic.clone()) {
+            self.sources.presence.enter(&topic);
+        }
+        Ok(position)
     }
 
     /// Follows one topic less.
     pub fn unfollow(&mut self, topic: &Topic) {
-        self.reader.unfollow(topic);
+        if self.reader.unfollow(topic) {
+            self.sources.presence.leave(topic);
+        }
     }
 
     /// What is followed.
@@ -181,7 +192,10 @@ impl Subscription {
     }
 
     /// The cursor that stands for everything that [`Self::take`] gave out, for every topic.
-    pub fn position(&self) -> Cursor {
+    pub fn position(&mut self) -> Cursor {
+        if self.is_ready && self.pending.is_none() {
+            self.reader.settle();
+        }
         self.reader.position()
     }
 
@@ -206,7 +220,7 @@ impl Subscription {
                 Reading::Gap(Gap::Evicted) if is_live && self.replays < REPLAYS_MAX => {
                     self.replays += 1;
                     self.is_ready = false;
-                    self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.position())));
+                    self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.reader.position())));
                 }
                 Reading::Gap(gap) => return Some(self.reset(gap.as_str())),
                 Reading::Entries(entries) if entries.is_empty() && is_live => {
@@ -283,6 +297,15 @@ impl Subscription {
                 }
                 true
             }
+        }
+    }
+}
+
+/// However a session ends, it is here no longer.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        for topic in self.reader.topics() {
+            self.sources.presence.leave(topic);
         }
     }
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     listener::ClientStream,
-    message::{FieldError, NewMessage},
+    message::FieldError,
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
     telemetry::{Counted, Metrics, ReasonLabels},
@@ -45,8 +45,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
-/// Messages of one socket that wait for their insert; when there are more, its frames are not read on.
-const WAITING_INSERTS_MAX: usize = 32;
+/// Messages of one socket that are being inserted; when there are more, its frames are not read on.
+const INSERTS_MAX: usize = 32;
+
 /// What sessions work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
@@ -107,14 +108,13 @@ struct Session {
     socket: Socket<ClientStream>,
     subscription: Subscription,
     sessions: Arc<Sessions>,
-    /// The insert under way: one at a time, so that two messages over one socket keep their order.
-    inserting: Option<Inserting>,
-    waiting: VecDeque<(Option<String>, NewMessage)>,
+    /// Inserts under way, in the order in which they were sent.
+    inserting: VecDeque<Inserting>,
     keep_alive_at: Instant,
 }
 
-/// A task of its own, so that it goes on, and gives back its connection to MongoDB, also while the session waits for a
-/// client that does not read.
+/// A task of its own, so that it goes on also when the client closes at once, or the server stops. Then nobody is told
+/// any more: a client that is unsure sends again with the same id.
 type Inserting = JoinHandle<(Option<String>, Result<Inserted, InsertError>)>;
 
 /// Why a session ends.
@@ -155,15 +155,13 @@ enum Step {
     Inserted(Option<String>, Result<Inserted, InsertError>),
     /// It is time to look at the clock.
     Clock,
-    /// The stream is told of in another word.
-    Told,
 }
 
 impl Session {
     fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let keep_alive_at = Instant::now() + KEEP_ALIVE;
         let socket = Socket::new(stream);
-        Self { socket, subscription, sessions, inserting: None, waiting: VecDeque::new(), keep_alive_at }
+        Self { socket, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
 
     async fn run(&mut self) {
@@ -173,7 +171,6 @@ impl Session {
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
             () = sessions.dismissal() => End::Close(Close::Restart),
         };
-        self.finish_inserts();
         // Boxed: it is for the last moment of a session.
         let _ = Box::pin(timeout(CLOSE_MAX, self.say_goodbye(end))).await;
     }
@@ -216,7 +213,14 @@ impl Session {
                 Ok(has_more) => has_more,
                 Err(end) => return end,
             };
-            let may_read = self.waiting.len() < WAITING_INSERTS_MAX;
+            // The watcher wakes everybody when it changes. Waiting for it here as well would cost every wake-up.
+            if told.has_changed().unwrap_or(false) {
+                told.mark_unchanged();
+                if let Err(end) = Box::pin(self.tell_position()).await {
+                    return end;
+                }
+            }
+            let may_read = self.inserting.len() < INSERTS_MAX;
             let step = tokio::select! {
                 turned = self.subscription.turn(), if !has_more => {
                     if turned { Ok(Step::Turned) } else { Err(End::Close(Close::Internal)) }
@@ -228,14 +232,12 @@ impl Session {
                 },
                 () = std::future::ready(()), if has_more => Ok(Step::Turned),
                 () = &mut clock => Ok(Step::Clock),
-                Ok(()) = told.changed() => Ok(Step::Told),
             };
             // What follows is rare and not needed while the session waits, so it does not count for its size.
             let done = match step {
                 Ok(Step::Turned) => Ok(()),
                 Ok(Step::Heard(incoming)) => Box::pin(self.hear(incoming)).await,
                 Ok(Step::Inserted(id, outcome)) => Box::pin(self.answer(id, outcome)).await,
-                Ok(Step::Told) => Box::pin(self.tell_position()).await,
                 Ok(Step::Clock) => {
                     let done = Box::pin(self.look_at_clock()).await;
                     clock.as_mut().reset(self.keep_alive_at.min(self.socket.last_sign() + SILENCE_MAX));
@@ -292,8 +294,9 @@ impl Session {
         };
         match ClientFrame::parse(&text) {
             Ok(ClientFrame::Send { id, message: Ok(message) }) => {
-                self.waiting.push_back((id, message));
-                self.insert_next();
+                // It joins the queue here, and so in its order.
+                let inserting = self.sessions.inserter.begin(message);
+                self.inserting.push_back(self.sessions.tasks.spawn(async { (id, inserting.await) }));
                 Ok(())
             }
             Ok(ClientFrame::Send { id, message: Err(errors) }) => self.complain(id, Problem::invalid(errors)).await,
@@ -322,19 +325,8 @@ impl Session {
         }
     }
 
-    fn insert_next(&mut self) {
-        if self.inserting.is_none()
-            && let Some((id, message)) = self.waiting.pop_front()
-        {
-            let inserter = self.sessions.inserter.clone();
-            let insert = async move { (id, inserter.insert(message).await) };
-            self.inserting = Some(self.sessions.tasks.spawn(insert));
-        }
-    }
-
     async fn answer(&mut self, id: Option<String>, outcome: Result<Inserted, InsertError>) -> Result<(), End> {
-        self.inserting = None;
-        self.insert_next();
+        self.inserting.pop_front();
         match outcome {
             Ok(inserted) => {
                 // In the client's own spelling, so that it finds its message again.
@@ -342,22 +334,6 @@ impl Session {
             }
             Err(error) => self.complain(id, error.into()).await,
         }
-    }
-
-    /// What the client has sent is inserted, also when it closed at once or the server stops. Nobody is told any more: a
-    /// client that is unsure sends again with the same id.
-    fn finish_inserts(&mut self) {
-        let (inserting, waiting) = (self.inserting.take(), std::mem::take(&mut self.waiting));
-        let inserter = self.sessions.inserter.clone();
-        self.sessions.tasks.spawn(async move {
-            if let Some(inserting) = inserting {
-                let _ = inserting.await;
-            }
-            for (_, message) in waiting {
-                // The inserter counts and logs what fails.
-                let _ = inserter.insert(message).await;
-            }
-        });
     }
 
     async fn look_at_clock(&mut self) -> Result<(), End> {
@@ -375,7 +351,8 @@ impl Session {
 
     async fn tell_position(&mut self) -> Result<(), End> {
         let stream = self.sessions.status.told().borrow().as_str();
-        self.say(ServerFrame::Position { cursor: self.subscription.position(), stream }).await
+        let cursor = self.subscription.position();
+        self.say(ServerFrame::Position { cursor, stream }).await
     }
 
     async fn complain(&mut self, id: Option<String>, problem: Problem) -> Result<(), End> {
@@ -391,10 +368,10 @@ impl Session {
     }
 }
 
-/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
-/// and called again.
-async fn next_of(inserting: &mut Option<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
-    match inserting {
+/// The outcome of the oldest insert under way; for ever pending when there is none. `None` when its task failed. May be
+/// dropped and called again.
+async fn next_of(inserting: &mut VecDeque<Inserting>) -> Option<(Option<String>, Result<Inserted, InsertError>)> {
+    match inserting.front_mut() {
         Some(insert) => insert.await.ok(),
         None => std::future::pending().await,
     }

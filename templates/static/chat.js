@@ -2,59 +2,94 @@
 
 import { connect, newId } from "./client.js";
 import { Composer } from "./composer.js";
+import { offerSearch } from "./finder.js";
+import { loadMessages } from "./history.js";
+import { notify, offerNotifications } from "./notify.js";
 import { Outbox } from "./outbox.js";
-import { fill, locale, storage, texts } from "./page.js";
+import { fill, storage, texts } from "./page.js";
+import { Pager } from "./pager.js";
+import { Places } from "./places.js";
+import { showPresence } from "./presence.js";
+import { Reading } from "./reading.js";
+import { mentions } from "./text.js";
 import { Timeline } from "./timeline.js";
+import { keyOf } from "./unread.js";
 
 /** Above this many rows the page lets go of all but the newest ones, when its reader is at the end. */
 const ROWS_MAX = 1_000;
-const PAGE_MESSAGES = 50;
 /** A stored message that is not shown by then was deleted at once, or came before a reload. */
 const ECHO_MAX_MS = 10_000;
 
 const element = (id) => document.getElementById(id);
-const { room, inbox, cursor, before } = element("chat").dataset;
+const { room, inbox, cursor, before, after, refreshing } = element("chat").dataset;
 const topic = room === undefined ? { inbox } : { room };
-const place = new URLSearchParams(topic).toString();
-const [log, scroller, jump] = [element("log"), element("scroller"), element("jump")];
-/** How many messages came while the reader was elsewhere in the conversation. */
-let unseen = 0;
-
-const timeline = new Timeline({ scroller, log, list: element("rows"), before, onNew: showNew });
+const place = keyOf(topic);
 const form = element("composer");
+
 // A page that loads itself again is for readers without a script.
-if (!form) location.replace(location.pathname);
+if (refreshing !== undefined) location.replace(location.pathname);
 else if (cursor) start();
-// A page of older messages is not live; its form works as without a script.
+// The messages could not be read: the form works as without a script.
 else form.elements.sender.value ||= storage.get("name") ?? "";
 
 function start() {
-  const outbox = new Outbox({ list: element("outbox"), place, onRetry: send, onDelete: () => composer.say("") });
+  const [log, scroller] = [element("log"), element("scroller")];
+  const timeline = new Timeline({ scroller, log, list: element("rows"), before, after, onNew: showNew });
+  const places = new Places({
+    here: topic,
+    isForMe: (message) => isForMe(message),
+    onCounts: () => reading.showDirect(places.direct),
+  });
+  /** Where reading ended the last time: said now, as looking at the page moves it. */
+  const readUntil = places.unread.seen(place);
+  const reading = new Reading({
+    timeline,
+    jump: element("jump"),
+    onRead: () => timeline.newest && places.unread.read(place, timeline.newest.place),
+  });
+  const outbox = new Outbox({
+    list: element("outbox"),
+    place,
+    onRetry: send,
+    onDelete({ id }) {
+      connection.forget(id);
+      composer.say("");
+    },
+  });
   const composer = new Composer({
     form,
     place: topic,
     key: place,
     onWritten: (written) => send({ ...(written.recipient ? {} : topic), ...written, id: newId() }),
-    onName: (name) => timeline.showOwner(name),
+    onName(name) {
+      timeline.showOwner(name);
+      places.rename(inbox === undefined ? name : (storage.get("name") ?? inbox));
+    },
   });
-  const older = olderButton();
-  /** Changes since an older page was asked for: that page may not know them. */
-  let journal = null;
+  /** Whose messages these are: an inbox is its owner's. */
+  const reader = () => inbox ?? composer.name;
   let isTrimming = false;
+  showWhereReadingEnded();
 
   const connection = connect({
-    topics: [topic],
+    topics: [topic, ...places.topics.filter((one) => keyOf(one) !== place)],
     after: cursor,
-    onCreated: upsert,
+    onCreated(message) {
+      upsert(message);
+      places.add(message);
+      if (isForMe(message)) notify(message, reader());
+    },
     onUpdated: upsert,
     onDeleted(id) {
       apply({ id });
       outbox.remove(id);
+      places.unread.remove(id);
     },
     onState: showState,
     onReset: reload,
     onSent(id) {
       const message = outbox.confirm(id);
+      if (!outbox.hasFailed) composer.takeBackError();
       if (!message) return;
       const comes = isShownHere(message) && !timeline.has(id);
       setTimeout(() => outbox.remove(id), comes ? ECHO_MAX_MS : 0);
@@ -67,16 +102,65 @@ function start() {
       composer.say(reason, { isError: true });
     },
   });
+  const older = new Pager({
+    timeline,
+    link: element("older"),
+    place: () => timeline.before,
+    load: (place) => loadMessages({ ...topic, before: place, since: connection.cursor }),
+    put: (page) => timeline.prepend(page.messages, page.before),
+  });
+  const newer = new Pager({
+    timeline,
+    link: element("newer"),
+    place: () => timeline.after,
+    load: (place) => loadMessages({ ...topic, after: place, since: connection.cursor }),
+    put: (page) => timeline.append(page.messages, page.after),
+  });
+  // The button that jumps does the same, and is always there.
+  element("newest").remove();
+  offerSearch((id) => timeline.show(id));
+  showLinkedMessage();
   outbox.restore((id) => timeline.has(id));
+  places.start(connection);
+  offerNotifications();
+  showPresence(topic);
+  element("jump").addEventListener("click", toNewest);
+  document.addEventListener("keydown", ({ key, defaultPrevented, isComposing }) => {
+    // Back to the end of the conversation and to the text, wherever the reader is. (A drawer closes by itself.)
+    if (key !== "Escape" || defaultPrevented || isComposing || document.querySelector(":popover-open")) return;
+    toNewest();
+    if (location.search) history.replaceState(null, "", location.pathname);
+    form.elements.content.focus();
+  });
 
-  function send(message) {
+  async function send(message) {
     composer.say("");
     outbox.add(message, connection.state !== "offline");
     connection.send(message);
+    await toNewest();
+  }
+
+  /** Shows the newest messages: those that are here, or those that were left out. */
+  async function toNewest() {
+    timeline.flush();
+    if (timeline.isCut) {
+      try {
+        await reload();
+      } catch (error) {
+        console.warn("The newest messages could not be loaded:", error);
+        return;
+      }
+    }
     timeline.scrollToEnd();
+    reading.look();
   }
 
   function upsert(message) {
+    // The page follows other places too, and a message may move away to one of them.
+    if (!isShownHere(message)) {
+      apply({ id: message.id });
+      return;
+    }
     apply({ message });
     if (!outbox.has(message.id)) return;
     // Both at once: the row that was waiting becomes a row of the conversation.
@@ -85,19 +169,20 @@ function start() {
   }
 
   function apply(change) {
-    journal?.push(change);
+    older.note(change);
+    newer.note(change);
     if (change.message) timeline.upsert(change.message);
     else timeline.remove(change.id);
-    if (timeline.size > ROWS_MAX && timeline.isAtEnd && !isTrimming) trim();
+    if (timeline.size > ROWS_MAX && timeline.isAtEnd && !timeline.isCut && !isTrimming) trim();
   }
 
   /** Asks for the newest page to learn where the messages before it are found: those are then let go. */
   async function trim() {
     isTrimming = true;
     try {
-      const page = await history({ since: connection.cursor });
+      const page = await loadMessages({ ...topic, since: connection.cursor });
       if (page.before && page.messages.length > 0 && timeline.isAtEnd) timeline.keepFrom(page.messages[0], page.before);
-      showOlder();
+      older.show();
     } catch (error) {
       console.warn("The rows stay:", error);
     } finally {
@@ -115,84 +200,50 @@ function start() {
   }
 
   async function reload() {
-    const page = await history({});
-    journal = null;
+    const page = await loadMessages(topic);
+    older.forget();
+    newer.forget();
     timeline.replace(page.messages, page.before);
     for (const { id } of page.messages) outbox.remove(id);
-    showOlder();
+    older.show();
+    newer.show();
     return page.cursor;
   }
 
-  async function loadOlder() {
-    if (journal || !timeline.before) return;
-    const changes = (journal = []);
-    older.textContent = texts.loading_older;
-    log.setAttribute("aria-busy", "true");
-    try {
-      // At least as new as what this page has seen; what it sees meanwhile is applied once more on top.
-      const page = await history({ before: timeline.before, since: connection.cursor });
-      if (journal !== changes) return;
-      timeline.prepend(page.messages, page.before);
-      journal = null;
-      changes.forEach(apply);
-    } catch (error) {
-      console.warn("Older messages could not be loaded:", error);
-      sight.disconnect();
-      log.setAttribute("aria-busy", "false");
-      // Nor pressed by being in sight: somebody must want it.
-      older.textContent = texts.older_failed;
-      if (journal === changes) journal = null;
-      return;
-    }
-    showOlder();
+  function showNew({ messages, first, wasAtEnd }) {
+    const others = messages.filter(({ sender }) => sender !== reader());
+    if (others.length > 0) reading.came(others.length, first, wasAtEnd);
+    else reading.look();
   }
 
-  function showOlder() {
-    log.setAttribute("aria-busy", "false");
-    older.textContent = texts.older;
-    older.parentElement.hidden = !timeline.before;
-    // An observer tells of changes only: when the button is still in sight, it must look anew.
-    sight.unobserve(older);
-    sight.observe(older);
+  /** The line between what this browser has shown before and what is new to it. */
+  function showWhereReadingEnded() {
+    const row = timeline.find((row) => row.place > readUntil && row.article.dataset.sender !== reader());
+    if (row) timeline.showUnreadFrom(row);
   }
 
-  const sight = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && loadOlder(), {
-    root: scroller,
-    rootMargin: "300px 0px 0px",
-  });
-  older.addEventListener("click", loadOlder);
-  showOlder();
-}
+  /** A link to one message leads to its row, here as on the server; one that is here already is only shown. */
+  function showLinkedMessage() {
+    const linked = new URLSearchParams(location.search).get("at");
+    if (linked) timeline.show(linked);
+    element("rows").addEventListener("click", (event) => {
+      const link = event.target.closest("a.when");
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      timeline.show(link.closest("article").dataset.id);
+      history.replaceState(null, "", link.href);
+      navigator.clipboard?.writeText(link.href).then(
+        () => composer.say(texts.link_copied),
+        () => {},
+      );
+    });
+  }
 
-async function history(parameters) {
-  const query = new URLSearchParams({ ...topic, limit: PAGE_MESSAGES });
-  for (const [name, value] of Object.entries(parameters)) if (value) query.set(name, value);
-  const response = await fetch(`/api/messages?${query}`, { headers: { accept: "application/json" } });
-  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
-  return response.json();
-}
-
-/** The link to older messages, which works without a script, becomes a button that loads them in place. */
-function olderButton() {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "quiet";
-  button.textContent = texts.older;
-  element("older").replaceWith(button);
-  return button;
-}
-
-function showNew(count, wasAtEnd) {
-  if (wasAtEnd) return;
-  unseen += count;
-  showJump();
-}
-
-function showJump() {
-  if (timeline.isAtEnd) unseen = 0;
-  jump.hidden = timeline.isAtEnd;
-  const isOne = new Intl.PluralRules(locale).select(unseen) === "one";
-  jump.textContent = unseen === 0 ? texts.jump : fill(isOne ? texts.jump_one : texts.jump_other, { count: unseen });
+  function isForMe({ sender, recipient, content }) {
+    const name = reader();
+    if (!name || sender === name) return false;
+    return recipient ? recipient === name : mentions(content, name);
+  }
 }
 
 function reasonOf(problem) {
@@ -201,19 +252,15 @@ function reasonOf(problem) {
   return fill(texts.error_refused, { reason: problem?.detail ?? problem?.title ?? "" });
 }
 
-function isShownHere({ sender, recipient }) {
-  return inbox === undefined ? !recipient : sender === inbox || recipient === inbox;
+/** Whether a message belongs to this page; its room may be told or, in one of ours, be that of the page. */
+function isShownHere({ sender, recipient, room: other }) {
+  if (inbox !== undefined) return Boolean(recipient) && (sender === inbox || recipient === inbox);
+  return !recipient && other === room;
 }
 
 function sentTo({ sender, recipient }) {
   const link = document.createElement("a");
-  link.href = `/inbox/${encodeURIComponent(sender)}`;
+  link.href = `/inbox/${encodeURIComponent(sender)}?to=${encodeURIComponent(recipient)}`;
   link.textContent = texts.open_inbox;
   return [fill(texts.sent_to, { recipient }), { link }];
 }
-
-scroller.addEventListener("scroll", showJump, { passive: true });
-jump.addEventListener("click", () => {
-  timeline.scrollToEnd();
-  scroller.focus({ preventScroll: true });
-});

@@ -14,7 +14,7 @@
  * What it promises: every change after the cursor is handed over once and in order, or `onReset` is called. Changes
  * are to be applied by id (created and updated alike put the message in, deleted takes it out), because after a
  * lost connection one may come a second time. `send` repeats a message, with the same id, until the server says
- * that it is stored or refuses it; the id makes the repeat harmless.
+ * that it is stored or refuses it for good: also after a 429 or 503, which say "later". The id makes that harmless.
  */
 
 /** The first wait before a new attempt is random below this, and the bound doubles with each failure. */
@@ -29,6 +29,8 @@ const SILENCE_MAX_MS = 65_000;
 /** A connection that does not open, or does not answer a message, within this time is given up for a new one. */
 const ANSWER_MAX_MS = 15_000;
 const WATCH_EVERY_MS = 2_500;
+/** A message that was answered "later" is repeated after at most this, doubled with each such answer. */
+const REPEAT_FIRST_MS = 1_000;
 
 /**
  * @typedef {{room: string} | {inbox: string} | {all: true}} Topic
@@ -44,7 +46,8 @@ const WATCH_EVERY_MS = 2_500;
  * @property {(frame: object) => Promise<string>} [onReset] changes were lost: load the history again, answer its
  *   cursor. Called again, later, when it throws. Without it the connection goes on from the reset's own cursor
  * @property {(id: string) => void} [onSent] a message of ours is stored, whether or not its `onCreated` came yet
- * @property {(problem: object, id?: string) => void} [onError] a message of ours (if there is an id) was refused
+ * @property {(problem: object, id?: string, isRepeated?: boolean) => void} [onError] a message of ours (if there is an
+ *   id) was refused; `isRepeated`: only for now, it is sent again by itself until it is stored or `forget` is called
  * @property {(topic: Topic, cursor: string) => void} [onSubscribed] its changes come from this cursor on: load its
  *   history with `since=` that cursor
  * @property {string} [url] where the WebSocket is; `/ws` of this script's origin by default
@@ -104,14 +107,16 @@ class Connection {
   send(message) {
     const id = message.id ?? newId();
     const frame = { type: "send", ...message, id };
-    this.#unanswered.set(id, { frame, writtenAt: 0 });
+    this.forget(id);
+    this.#unanswered.set(id, { frame, writtenAt: 0, refusals: 0, timer: 0 });
     this.#write(id);
     return id;
   }
 
   /** Stops repeating a message. It may have been stored nevertheless. */
   forget(id) {
-    this.#unanswered.delete(id);
+    clearTimeout(this.#unanswered.get(id)?.timer);
+    return this.#unanswered.delete(id);
   }
 
   /** Follows one more topic, from the cursor that `onSubscribed` will say. */
@@ -129,6 +134,7 @@ class Connection {
   /** Closes for good. */
   close() {
     this.#closed = true;
+    for (const id of [...this.#unanswered.keys()]) this.forget(id);
     this.#listening.abort();
     this.#endSession({});
     this.#wake();
@@ -217,8 +223,8 @@ class Connection {
         this.#settle(frame.id);
         break;
       case "error":
-        this.#unanswered.delete(frame.id);
-        on.onError?.(frame.problem, frame.id);
+        // Its `created` may have come first: then it is stored, whatever its insert could not say.
+        if (!frame.id || this.#unanswered.has(frame.id)) on.onError?.(frame.problem, frame.id, this.#refused(frame));
         break;
       case "subscribed":
         on.onSubscribed?.(frame.topic, frame.cursor);
@@ -248,11 +254,28 @@ class Connection {
 
   /** A message of ours is stored. */
   #settle(id) {
-    if (this.#unanswered.delete(id)) this.#options.onSent?.(id);
+    if (this.forget(id)) this.#options.onSent?.(id);
+  }
+
+  /** A message of ours was refused. Says whether it will be repeated. */
+  #refused({ id, problem }) {
+    const waiting = this.#unanswered.get(id);
+    if (!waiting) return false;
+    if (problem.status !== 429 && problem.status !== 503) {
+      this.forget(id);
+      return false;
+    }
+    const bound = Math.min(BACKOFF_MAX_MS, REPEAT_FIRST_MS * 2 ** waiting.refusals);
+    waiting.refusals += 1;
+    waiting.writtenAt = 0;
+    // Half of it at least: whoever is asked to wait should not come back at once.
+    waiting.timer = setTimeout(() => this.#write(id), bound * (0.5 + Math.random() / 2));
+    return true;
   }
 
   #write(id) {
     const waiting = this.#unanswered.get(id);
+    clearTimeout(waiting.timer);
     waiting.writtenAt = this.#tell(waiting.frame) ? Date.now() : 0;
   }
 

@@ -1,6 +1,6 @@
 /** The form that writes a message. Without this script it posts itself; with it, it hands over what was written. */
 
-import { characters, fill, normaliseName, storage, texts } from "./page.js";
+import { characters, fill, normaliseName, rememberName, storage, texts } from "./page.js";
 
 const CONTENT_CHARACTERS_MAX = 4_000;
 
@@ -15,6 +15,8 @@ export class Composer {
    */
   constructor({ form, place, key, onWritten, onName }) {
     Object.assign(this, { form, place, onWritten, onName });
+    /** What was sent last from this page. */
+    this.last = "";
     const { sender, recipient, content } = form.elements;
     Object.assign(this, { sender, recipient, content });
     this.draftKey = `draft.${key}`;
@@ -22,10 +24,10 @@ export class Composer {
     form.noValidate = true;
 
     // On an inbox the name is the inbox's; elsewhere it is what this browser knows.
-    if (!place.inbox) sender.value = storage.get("name") ?? sender.value;
+    if (!place.inbox) sender.value = storage.get("name") || sender.value;
     // A text that the server gave back is newer than the draft.
     if (!content.value) content.value = storage.get(this.draftKey) ?? "";
-    content.placeholder = this.#invitation();
+    this.#showAudience();
     this.#fit();
 
     form.addEventListener("submit", (event) => {
@@ -33,6 +35,13 @@ export class Composer {
       this.#submit();
     });
     content.addEventListener("keydown", (event) => {
+      // The last text again, to say it better: as in a shell.
+      if (event.key === "ArrowUp" && content.value === "" && !event.isComposing && this.last) {
+        event.preventDefault();
+        this.#write(this.last);
+        content.setSelectionRange(this.last.length, this.last.length);
+        return;
+      }
       // While an input method composes, Enter chooses a word. On a touch keyboard it is the only way to a new line.
       const isSend = event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
       if (!isSend || matchMedia("(pointer: coarse)").matches) return;
@@ -44,12 +53,17 @@ export class Composer {
       this.#fit();
     });
     sender.addEventListener("input", () => {
-      const name = normaliseName(sender.value);
-      if (!place.inbox) storage.set("name", name);
-      onName(name ?? "");
+      if (!place.inbox) rememberName(normaliseName(sender.value));
+      onName(this.name);
     });
-    recipient.addEventListener("input", () => (content.placeholder = this.#invitation()));
-    onName(normaliseName(sender.value) ?? "");
+    recipient.addEventListener("input", () => this.#showAudience());
+    if (!place.inbox) rememberName(normaliseName(sender.value));
+    onName(this.name);
+  }
+
+  /** Under which name its messages go; empty while there is none. */
+  get name() {
+    return normaliseName(this.sender.value) ?? "";
   }
 
   /** Says something beside the form; a link may follow. */
@@ -58,15 +72,30 @@ export class Composer {
     this.note.classList.toggle("error", isError);
   }
 
+  /** What was wrong is not any more. */
+  takeBackError() {
+    if (this.note.classList.contains("error")) this.say("");
+  }
+
   #submit() {
     const written = this.#check();
     if (!written) return;
     // The text moves on: the outbox shows and keeps it until it is confirmed, so the field is free for the next.
     this.onWritten(written);
-    this.content.value = "";
-    storage.set(this.draftKey, null);
-    this.#fit();
+    this.last = written.content;
+    this.#write("");
+    if (!this.place.inbox) {
+      // What is said next in a room is for the room, unless that is said again.
+      this.recipient.value = "";
+      this.#showAudience();
+    }
     this.content.focus();
+  }
+
+  #write(text) {
+    this.content.value = text;
+    storage.set(this.draftKey, text);
+    this.#fit();
   }
 
   /** What was written in normal form, or nothing and the faults said beside their fields. */
@@ -77,8 +106,11 @@ export class Composer {
     const other = normaliseName(recipient.value);
     const isToPerson = this.place.inbox || recipient.value.trim();
     const faults = [
-      [sender, name ? "" : texts.error_sender],
-      [recipient, isToPerson && !other ? texts.error_recipient : ""],
+      [sender, name ? "" : sender.value.trim() ? texts.error_sender : texts.error_sender_empty],
+      [
+        recipient,
+        !isToPerson || other ? "" : recipient.value.trim() ? texts.error_recipient : texts.error_recipient_empty,
+      ],
       [
         content,
         !content.value.trim()
@@ -100,10 +132,14 @@ export class Composer {
   }
 
   /** What the field invites to: who will read the text must be plain before it is sent. */
-  #invitation() {
+  #showAudience() {
     const recipient = this.recipient.value.trim();
-    if (recipient) return fill(texts.write_to_person, { recipient });
-    return this.place.room ? fill(texts.write_in_room, { room: this.place.room }) : texts.write;
+    this.form.classList.toggle("direct", recipient !== "");
+    this.content.placeholder = recipient
+      ? fill(texts.write_to_person, { recipient })
+      : this.place.room
+        ? fill(texts.write_in_room, { room: this.place.room })
+        : texts.write;
   }
 
   /** Grows the field with its text where the browser does not (`field-sizing`). */

@@ -64,6 +64,11 @@ export class Outbox {
     return this.#items.has(id);
   }
 
+  /** Whether a message that the server refused is still here. */
+  get hasFailed() {
+    return this.list.querySelector(".failed") !== null;
+  }
+
   /** What is on its way waits, or goes on, with the connection. */
   showConnected(isConnected) {
     for (const { li } of this.#items.values()) {

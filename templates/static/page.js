@@ -53,3 +53,21 @@ export function characters(text) {
   for (const _ of text) count += 1;
   return count;
 }
+
+/** Keeps the reader's name: for the scripts, and in a cookie for the next page, which then comes with it. */
+export function rememberName(name) {
+  storage.set("name", name);
+  const value = encodeURIComponent(name ?? "");
+  document.cookie = `corriente-name=${value}; path=/; max-age=${name ? 365 * 24 * 60 * 60 : 0}; samesite=lax`;
+}
+
+/** "1 new message" or "3 new messages": the texts of a language for one and for other numbers. */
+const plural = new Intl.PluralRules(locale);
+export function counted(one, other, count) {
+  return fill(plural.select(count) === "one" ? one : other, { count });
+}
+
+/** Whether somebody looks at this page just now. */
+export function isAttended() {
+  return document.visibilityState === "visible" && document.hasFocus();
+}

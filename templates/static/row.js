@@ -1,10 +1,11 @@
 /**
  * One message as an `<li>`. Its form is that of `templates/row.html`, of which the page holds an empty copy; the
- * initial, the colour and the links follow the same rules as `src/pages/row.rs`, so that a message looks the same
+ * initial and the colour follow the same rules as `src/pages/row.rs`, so that a message looks the same
  * whoever made its row.
  */
 
 import { locale, texts } from "./page.js";
+import { mentions, nodesOf } from "./text.js";
 
 const template = document.getElementById("row");
 const timeFormat = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
@@ -13,6 +14,14 @@ const wholeFormat = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeSty
 /** Messages of one sender closer than this stand under one name. */
 const GROUP_MS = 5 * 60_000;
 const HUES = 12;
+
+/**
+ * A message's place in the order of the history: dates are RFC 3339 in UTC with milliseconds, so the order of these
+ * texts is that of the messages.
+ */
+export function placeOf({ date, id }) {
+  return `${date} ${id}`;
+}
 
 /** A row of the page: the message's place in it, and its elements. */
 export class Row {
@@ -33,6 +42,8 @@ export class Row {
   fill({ id, date, sender, recipient = "", content }) {
     const { li, article } = this;
     Object.assign(article.dataset, { id, date, sender, recipient });
+    article.id = `m-${id}`;
+    article.querySelector(".when").href = `?at=${encodeURIComponent(id)}#m-${id}`;
     this.#readKey();
     this.#showTime();
     li.querySelector(".sender").textContent = sender;
@@ -64,11 +75,24 @@ export class Row {
     this.li.classList.toggle("first", !isGrouped);
   }
 
+  /** Marks what the reader wrote, and what calls the reader. */
   showOwn(name) {
-    this.li.classList.toggle("own", this.article.dataset.sender === name);
+    const isOwn = this.article.dataset.sender === name;
+    this.li.classList.toggle("own", isOwn);
+    this.li.classList.toggle("mentioned", !isOwn && name !== "" && mentions(this.content, name));
   }
 
-  /** Whether this stands before `other`. Dates are RFC 3339 in UTC with milliseconds: their text order is theirs. */
+  /** Its text. */
+  get content() {
+    return this.article.querySelector(".text").textContent;
+  }
+
+  /** Its place in the order of the history, comparable as text. */
+  get place() {
+    return placeOf(this);
+  }
+
+  /** Whether this stands before `other`. */
   isBefore(other) {
     return this.date < other.date || (this.date === other.date && this.id < other.id);
   }
@@ -86,46 +110,6 @@ export class Row {
     time.textContent = timeFormat.format(this.time);
     time.title = wholeFormat.format(this.time);
   }
-}
-
-/** An address begins where no word is under way, and its host begins with a letter or a digit. */
-const ADDRESS = /(?<![\p{Alphabetic}\p{N}])https?:\/\/[\p{Alphabetic}\p{N}][^\p{White_Space}<>"]*/giu;
-
-/** Text with its http and https links as elements. Never as HTML. */
-function nodesOf(content) {
-  // The HTML parser turns these so when the server sends the row; a row made here must look the same.
-  const text = content.replace(/\r\n?/g, "\n").replaceAll("\0", "");
-  const nodes = [];
-  let done = 0;
-  for (const match of text.matchAll(ADDRESS)) {
-    const url = match[0].slice(0, addressLength(match[0]));
-    nodes.push(text.slice(done, match.index), linkTo(url));
-    done = match.index + url.length;
-  }
-  nodes.push(text.slice(done));
-  return nodes.filter((node) => node !== "");
-}
-
-/** A full stop or a closing bracket after an address is the sentence's, unless the address opened the bracket. */
-function addressLength(address) {
-  const count = (mark) => address.split(mark).length - 1;
-  const unopened = { ")": count(")") - count("("), "]": count("]") - count("[") };
-  let length = address.length;
-  for (;;) {
-    const last = address[length - 1];
-    if (unopened[last] > 0) unopened[last] -= 1;
-    else if (!".,;:!?'…".includes(last)) return length;
-    length -= 1;
-  }
-}
-
-function linkTo(url) {
-  const link = document.createElement("a");
-  link.href = url;
-  link.rel = "noopener noreferrer nofollow ugc";
-  link.target = "_blank";
-  link.textContent = url;
-  return link;
 }
 
 function initialOf(name) {

@@ -1,16 +1,30 @@
 /**
  * The conversation: rows placed by (date, id), each message once. Changes are gathered and shown together, so that
  * a thousand missed messages cost one layout. Whoever reads older messages is not moved by newer ones.
+ *
+ * The rows are one stretch of the history without a hole. It ends at the newest message, or before it when the page
+ * shows the surroundings of a message, or when its reader is elsewhere and the rows have become too many: then newer
+ * messages are counted and not shown, until the reader goes to the newest ones.
  */
 
+import { texts } from "./page.js";
 import { Row } from "./row.js";
 
 /** Closer to the end than this is at the end. */
 const AT_END_PX = 100;
+/** Above so many rows, those at the far end are let go: first at this number, then down to the other. */
+const ROWS_MAX = 6_000;
+const ROWS_KEPT = 5_000;
+/** How long changes are gathered: about a frame. */
+const GATHER_MS = 15;
 
 export class Timeline {
   /** Where the messages before the oldest row are; empty when there are none. */
   before;
+  /** Where the messages after the newest row are; empty when there are none, or when that is not known. */
+  after;
+  /** Whether messages after the newest row are left out. */
+  isCut;
   /** The reader's name: their own rows are marked. */
   #owner = "";
   /** @type {Row[]} in order */
@@ -28,10 +42,11 @@ export class Timeline {
    * @param {HTMLElement} parts.log
    * @param {HTMLOListElement} parts.list holds the server's rows
    * @param {string} parts.before
-   * @param {(count: number, wasAtEnd: boolean) => void} parts.onNew messages came at the end
+   * @param {string} parts.after
+   * @param {(news: {messages: object[], first: ?Row, wasAtEnd: boolean}) => void} parts.onNew messages came at the end
    */
-  constructor({ scroller, log, list, before, onNew }) {
-    Object.assign(this, { scroller, log, list, before });
+  constructor({ scroller, log, list, before, after, onNew }) {
+    Object.assign(this, { scroller, log, list, before, after, isCut: after !== "" });
     this.#onNew = onNew;
     this.#takeOverScrolling();
     this.#quietly(() => {
@@ -53,6 +68,16 @@ export class Timeline {
     return this.#byId.has(id);
   }
 
+  /** The newest row. */
+  get newest() {
+    return this.#rows.at(-1);
+  }
+
+  /** The oldest row that `is` true of. */
+  find(is) {
+    return this.#rows.find(is);
+  }
+
   /** Puts a message in, or in its new form; soon. */
   upsert(message) {
     this.#later({ message });
@@ -70,18 +95,20 @@ export class Timeline {
     const changes = this.#waiting.splice(0);
     if (changes.length === 0) return;
     const wasAtEnd = this.isAtEnd;
-    let added = 0;
+    const messages = [];
     this.#keepPlace(() => {
       for (const { message, id } of changes) {
-        if (message) added += this.#put(message) ? 1 : 0;
-        else this.#take(id);
+        if (!message) this.#take(id);
+        else if (this.#put(message)) messages.push(message);
       }
     });
-    if (added > 0) this.#onNew(added, wasAtEnd);
+    if (!wasAtEnd && this.#rows.length > ROWS_MAX) this.#cutAfter(ROWS_KEPT);
+    const first = messages.map(({ id }) => this.#byId.get(id)).find((row) => row);
+    if (messages.length > 0) this.#onNew({ messages, first, wasAtEnd });
   }
 
   /**
-   * Shows a newly loaded history in place of all rows. What is in both stays as it is, so that nothing flickers and
+   * Shows a newly loaded history, to its newest message, in place of all rows. What is in both stays as it is, so that nothing flickers and
    * nothing is read out again.
    */
   replace(messages, before) {
@@ -90,6 +117,7 @@ export class Timeline {
     this.#quietly(() =>
       this.#keepPlace(() => {
         for (const id of [...this.#byId.keys()]) if (!kept.has(id)) this.#take(id);
+        this.#cutAt("", false);
         // With nothing before them, no message is too old to be put in.
         this.before = "";
         for (const message of messages) this.#put(message);
@@ -108,6 +136,19 @@ export class Timeline {
         this.before = before ?? "";
       }),
     );
+    if (this.#rows.length > ROWS_MAX) this.#cutAfter(ROWS_KEPT);
+  }
+
+  /** Puts a page of newer messages after all rows. */
+  append(messages, after) {
+    this.flush();
+    this.#quietly(() =>
+      this.#stay(() => {
+        this.#cutAt("", false);
+        for (const message of messages) this.#put(message);
+        this.#cutAt(after ?? "", Boolean(after));
+      }),
+    );
   }
 
   /** Lets go of all rows before `oldest`, which are to be found at `before`. */
@@ -119,7 +160,26 @@ export class Timeline {
     this.before = before;
   }
 
+  /** Draws a line before `row`: from there on all is unread. Nothing takes the line away. */
+  showUnreadFrom(row) {
+    this.list.querySelector(".unread-from")?.classList.remove("unread-from");
+    if (!row) return;
+    row.li.dataset.unread = texts.unread;
+    row.li.classList.add("unread-from");
+  }
+
+  /** Brings a row into sight. Says whether it is there. */
+  show(id) {
+    const row = this.#byId.get(id);
+    if (!row) return false;
+    this.list.querySelector(".shown")?.classList.remove("shown");
+    row.li.classList.add("shown");
+    row.li.scrollIntoView({ block: "center" });
+    return true;
+  }
+
   showOwner(name) {
+    if (name === this.#owner) return;
     this.#owner = name;
     for (const row of this.#rows) row.showOwn(name);
   }
@@ -135,10 +195,11 @@ export class Timeline {
   #takeOverScrolling() {
     const { scroller } = this;
     scroller.classList.add("forward");
-    this.scrollToEnd();
-    let isHeld = true;
+    // A page that was opened at a message stays there.
+    let isHeld = !this.isCut && !location.hash;
+    if (isHeld) this.scrollToEnd();
     scroller.addEventListener("scroll", () => (isHeld = this.isAtEnd), { passive: true });
-    const observer = new ResizeObserver(() => isHeld && this.scrollToEnd());
+    const observer = new ResizeObserver(() => isHeld && !this.isCut && this.scrollToEnd());
     observer.observe(scroller);
     observer.observe(scroller.firstElementChild);
   }
@@ -146,7 +207,7 @@ export class Timeline {
   #later(change) {
     this.#waiting.push(change);
     // A timer and not an animation frame: those rest while the page is hidden.
-    this.#timer ||= setTimeout(() => this.flush(), 10);
+    this.#timer ||= setTimeout(() => this.flush(), GATHER_MS);
   }
 
   /** Says whether a new row came at the end. */
@@ -178,6 +239,10 @@ export class Timeline {
       return false;
     }
     const isLast = index === this.#rows.length;
+    if (isLast && this.isCut) {
+      row.li.remove();
+      return true;
+    }
     this.list.insertBefore(row.li, this.#rows[index]?.li ?? null);
     this.#know(row, index);
     this.#followFrom(index);
@@ -218,6 +283,18 @@ export class Timeline {
     this.#rows.forEach((row, index) => row.follow(this.#rows[index - 1]));
   }
 
+  /** Lets go of all rows but the oldest `count`. */
+  #cutAfter(count) {
+    for (const row of this.#rows.slice(count)) this.#take(row.id);
+    this.#cutAt("", true);
+  }
+
+  #cutAt(after, isCut) {
+    this.after = after;
+    this.isCut = isCut;
+    this.list.closest(".column").querySelector(".newer").hidden = !after;
+  }
+
   /** Makes changes without having them read out: a loaded page is not news. */
   #quietly(change) {
     this.log.setAttribute("aria-busy", "true");
@@ -227,15 +304,29 @@ export class Timeline {
 
   /** Makes changes under the reader's eyes: at the end they stay at the end, elsewhere the row they read stays. */
   #keepPlace(change) {
-    if (this.isAtEnd) {
+    if (this.isAtEnd && !this.isCut) {
       change();
       this.scrollToEnd();
-      return;
+    } else {
+      this.#stay(change);
     }
-    const edge = this.scroller.getBoundingClientRect().top;
-    const read = this.#rows.find((row) => row.li.getBoundingClientRect().bottom > edge);
+  }
+
+  #stay(change) {
+    const read = this.#firstInSight();
     const top = read?.article.getBoundingClientRect().top;
     change();
     if (read?.li.isConnected) this.scroller.scrollTop += read.article.getBoundingClientRect().top - top;
+  }
+
+  #firstInSight() {
+    const edge = this.scroller.getBoundingClientRect().top;
+    let [low, high] = [0, this.#rows.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#rows[middle].li.getBoundingClientRect().bottom > edge) high = middle;
+      else low = middle + 1;
+    }
+    return this.#rows[low];
   }
 }

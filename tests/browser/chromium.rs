@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::Stdio,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -13,13 +14,17 @@ use thirtyfour::{ChromeCapabilities, prelude::*};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    sync::Mutex,
     time::{sleep, timeout},
 };
 
 /// How long something may take to show, in seconds.
 const PATIENCE_SECS: u64 = 20;
 
-/// One chromedriver; ends with its test.
+/// The chromedriver that all tests of this binary share. It goes with the last test that uses it.
+static SHARED: Mutex<Weak<Chromium>> = Mutex::const_new(Weak::new());
+
+/// One chromedriver.
 pub struct Chromium {
     url: String,
     _driver: Child,
@@ -36,8 +41,8 @@ pub struct Window {
 }
 
 /// Runs a test with a Chromium. Where there is none, CI fails, and elsewhere one loud line says that it was skipped.
-pub async fn with_chromium<F: Future<Output = ()>>(test: impl FnOnce(Chromium) -> F) {
-    match Chromium::start().await {
+pub async fn with_chromium<F: Future<Output = ()>>(test: impl FnOnce(Arc<Chromium>) -> F) {
+    match Chromium::shared().await {
         Some(chromium) => test(chromium).await,
         None if std::env::var_os("CI").is_some() => panic!("chromedriver or chromium is missing, and this is CI"),
         None => eprintln!("SKIPPED: no browser test ran: install the packages chromium and chromium-driver"),
@@ -45,6 +50,16 @@ pub async fn with_chromium<F: Future<Output = ()>>(test: impl FnOnce(Chromium) -
 }
 
 impl Chromium {
+    async fn shared() -> Option<Arc<Self>> {
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return Some(running);
+        }
+        let started = Arc::new(Self::start().await?);
+        *shared = Arc::downgrade(&started);
+        Some(started)
+    }
+
     async fn start() -> Option<Self> {
         let files = TempDir::new().expect("a temporary folder");
         let mut driver = Command::new("chromedriver")
@@ -76,7 +91,10 @@ impl Chromium {
         F: Future<Output = T>,
     {
         let driver = WebDriver::new(&self.url, capabilities(window)).await.expect("Chromium starts");
-        let outcome = std::panic::AssertUnwindSafe(test(Person { driver: driver.clone() })).catch_unwind().await;
+        let outcome =
+            std::panic::AssertUnwindSafe(test(Person { driver: driver.clone(), chromedriver: self.url.clone() }))
+                .catch_unwind()
+                .await;
         let _ = driver.quit().await;
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -112,6 +130,7 @@ fn capabilities(window: Window) -> ChromeCapabilities {
 /// Somebody in front of a window.
 pub struct Person {
     pub driver: WebDriver,
+    chromedriver: String,
 }
 
 impl Person {
@@ -130,6 +149,30 @@ impl Person {
         self.fill("sender", name).await;
         self.fill("content", text).await;
         self.field("content").await.send_keys(Key::Enter + "").await.expect("Enter");
+    }
+
+    /// Presses keys, wherever the focus is.
+    pub async fn press(&self, keys: impl Into<TypingData>) {
+        self.driver.active_element().await.expect("a focus").send_keys(keys).await.expect("keys");
+    }
+
+    /// Runs a script in the page and returns what it returns.
+    pub async fn ask<T: serde::de::DeserializeOwned>(&self, script: &str) -> T {
+        let answer = self.driver.execute(script, Vec::new()).await.expect("the script runs");
+        answer.convert().expect("an answer of this kind")
+    }
+
+    pub async fn click(&self, css: &str) {
+        self.driver.find(By::Css(css)).await.expect("it is there").click().await.expect("it can be clicked");
+    }
+
+    /// A command of the Chrome DevTools protocol, for what WebDriver can not do.
+    pub async fn tell_chrome(&self, command: &str, parameters: serde_json::Value) {
+        let session = self.driver.session_id();
+        let url = format!("{}/session/{session}/goog/cdp/execute", self.chromedriver);
+        let request = reqwest::Client::new().post(url).json(&json!({ "cmd": command, "params": parameters }));
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{command}: {:?}", answer.text().await);
     }
 
     pub async fn field(&self, name: &str) -> WebElement {

@@ -134,6 +134,16 @@ async fn what_others_write_is_text_and_never_markup() {
                 let seen: (String, u32) = person.driver.execute(script, Vec::new()).await.unwrap().convert().unwrap();
                 assert!(!seen.0.contains("owned"), "{seen:?}");
                 assert_eq!(seen.1, 0, "no element came from a text");
+                // A direct message, with an id that is itself an attack. What is left of the browser's trust is none.
+                let id = "\"><script>document.title='owned'</script>";
+                let direct = doc! { "_id": id, "content": attack, "sender": "<i>e</i>", "recipient": "<b>x</b>", "date": mongodb::bson::DateTime::now() };
+                server.messages().insert_one(direct).await.unwrap();
+                person.open_live(&format!("{}/inbox/%3Cb%3Ex%3C%2Fb%3E", server.url)).await;
+                person.wait_for_messages(&[attack]).await;
+                person.open(&format!("{}/rooms/general?q=%3Cimg", server.url)).await;
+                let script = "return [document.title, document.querySelectorAll('article img, article script, article i, b b').length]";
+                assert_eq!(person.ask::<(String, u32)>(script).await.1, 0);
+                assert!(!person.driver.title().await.unwrap().contains("owned"));
                 person.picture("markup").await;
             })
             .await;
@@ -198,8 +208,8 @@ async fn a_message_looks_the_same_live_and_after_a_reload() {
             .window(Window::default(), async |ana| {
                 let room = format!("{}/rooms/general", server.url);
                 ana.open_live(&room).await;
-                // The cases with which the server's finder of links is tested: the browser has a finder of its own.
-                let cases: serde_json::Value = serde_json::from_str(include_str!("../../templates/links.json")).unwrap();
+                // The cases with which the server is tested: the browser has a finder of its own.
+                let cases: serde_json::Value = serde_json::from_str(include_str!("../../templates/pieces.json")).unwrap();
                 let texts: Vec<&str> = cases.as_array().unwrap().iter().filter_map(|case| case[0].as_str()).collect();
                 assert!(texts.len() > 5, "{cases}");
                 for text in texts.iter().chain(&["two\nlines", "مرحبا", "👩\u{200D}👩\u{200D}👧", "&amp;<i>"]) {

@@ -33,21 +33,21 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const START_WITHIN: Duration = Duration::from_secs(120);
 
 /// The program, running. Dropping it kills it, and its MongoDB with it.
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: JoinHandle<String>,
 }
 
 /// What the program did when it has ended.
-struct Ended {
-    status: ExitStatus,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// The program with nothing in its environment that configures it.
-fn command() -> Command {
+pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corriente"));
     for argument in Config::command().get_arguments() {
         argument.get_env().map(|name| command.env_remove(name));
@@ -58,7 +58,7 @@ fn command() -> Command {
 }
 
 impl Program {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the program starts");
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut pipe = child.stderr.take().unwrap();
@@ -79,7 +79,7 @@ impl Program {
     }
 
     /// The two lines for other programs: the URI of MongoDB, and the URL of the server.
-    async fn ready(&mut self) -> (String, String) {
+    pub async fn ready(&mut self) -> (String, String) {
         let mut lines = Vec::new();
         for start in ["mongodb: ", "listening on "] {
             let line = timeout(START_WITHIN, self.stdout.next_line()).await.expect("a line in time").unwrap();
@@ -96,11 +96,11 @@ impl Program {
         (uri, url)
     }
 
-    async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         signal(self.child.id().expect("it runs"), name).await;
     }
 
-    async fn ended(mut self, within: Duration) -> Ended {
+    pub async fn ended(mut self, within: Duration) -> Ended {
         let status = timeout(within, self.child.wait()).await.unwrap_or_else(|_| panic!("not ended in {within:?}"));
         let mut stdout = String::new();
         while let Some(line) = self.stdout.next_line().await.unwrap() {

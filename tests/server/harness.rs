@@ -215,6 +215,13 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a header of text"))
     }
 
+    /// Where the link of this relation leads.
+    pub fn link(&self, relation: &str) -> Option<String> {
+        let suffix = format!(">; rel=\"{relation}\"");
+        let links = self.header("link").split(", ");
+        links.filter_map(|link| Some(link.strip_prefix('<')?.strip_suffix(&suffix)?.to_owned())).next()
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
@@ -231,6 +238,19 @@ impl Answer {
         }
         problem
     }
+}
+
+/// The contents of a page's messages, oldest first.
+pub fn contents(page: &Answer) -> Vec<String> {
+    assert_eq!(page.status, 200, "{}", page.text);
+    let page = page.json();
+    let messages = page["messages"].as_array().expect("messages");
+    messages.iter().map(|message| message["content"].as_str().expect("a text").to_owned()).collect()
+}
+
+/// A query of these pairs.
+pub fn query_of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
 async fn answer(response: reqwest::Response) -> (StatusCode, Value) {

@@ -231,7 +231,12 @@ async fn a_parameter_that_breaks_a_rule_is_named_in_the_problem() {
         ("messages", "room=a&room=b", "room"),
         ("rooms", "limit=0", "limit"),
         ("rooms", "limit=1000000000", "limit"),
+        ("rooms", "limit=101", "limit"),
+        ("rooms", "limit=abc", "limit"),
+        ("rooms", "limit=%2B5", "limit"),
         ("rooms", "after=", "after"),
+        ("rooms", "after=./", "after"),
+        ("rooms", "after=./ff", "after"),
         ("rooms", "after[$gt]=", "after[$gt]"),
     ] {
         let answer = server.fetch(&format!("/api/{path}?{query}")).await;
@@ -239,6 +244,11 @@ async fn a_parameter_that_breaks_a_rule_is_named_in_the_problem() {
         let problem = answer.expect_problem(422, "invalid-field");
         assert_eq!(problem["errors"][0]["field"], field, "{path}?{query:.60} gave {problem}");
         assert!(!answer.text.contains("by a mistake"), "{path}?{query:.60}");
+        if field == "limit" {
+            let entries_max = if path == "messages" { 200 } else { 100 };
+            let detail = format!("must be a whole number from 1 to {entries_max}");
+            assert_eq!(problem["errors"][0]["detail"], detail, "{path}?{query}");
+        }
     }
     // The widest that is allowed.
     for query in

@@ -1,6 +1,7 @@
 //! The server as its users meet it: a real mongod, real sockets, one database per test.
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
+mod around;
 mod binary;
 mod changes;
 mod contract;
@@ -14,10 +15,13 @@ mod input;
 mod openapi;
 mod origins;
 mod paging;
+mod presence;
 mod programs;
 mod recover;
 mod relay;
 mod replays;
 mod rest;
+mod rooms;
+mod search;
 mod socket_io;
 mod writers;

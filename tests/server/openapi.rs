@@ -50,11 +50,19 @@ async fn the_specification_names_every_operation_and_every_status() {
             "get /api/changes readChanges {200, 422}",
             "get /api/events followEvents {200, 422}",
             "get /api/messages listMessages {200, 404, 422, 503}",
-            "get /api/messages/{id} getMessage {200, 404, 422, 503}",
-            "get /api/rooms listRooms {200, 404, 422, 503}",
+            "get /api/messages/{id} getMessage {200, 404, 503}",
+            "get /api/presence getPresence {200, 422}",
+            "get /api/rooms listRooms {200, 422, 503}",
             "post /api/messages sendMessage {200, 201, 400, 409, 413, 415, 422, 503}",
         ]
     );
+    let list = &spec["paths"]["/api/messages"]["get"];
+    let named: Vec<&str> =
+        list["parameters"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(named, ["room", "inbox", "with", "q", "limit", "before", "after", "around", "since"]);
+    let limit = &list["parameters"][4]["schema"];
+    assert_eq!((&limit["type"], &limit["default"]), (&json!("integer"), &json!(50)), "{limit}");
+    assert_eq!((limit["minimum"].as_f64(), limit["maximum"].as_f64()), (Some(1.0), Some(200.0)), "{limit}");
     let mut references = Vec::new();
     collect_references(&spec, &mut references);
     assert!(!references.is_empty());
@@ -87,6 +95,7 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
         ("post", "/api/messages", 415, post(message.to_string(), "text/plain").await),
         ("post", "/api/messages", 422, post("{}".into(), json).await),
         ("get", "/api/messages", 200, server.fetch("/api/messages").await),
+        ("get", "/api/messages", 404, server.fetch("/api/messages?around=x").await),
         ("get", "/api/messages", 422, server.fetch("/api/messages?limit=0").await),
         ("get", "/api/messages/{id}", 200, server.fetch(&id_path).await),
         ("get", "/api/messages/{id}", 404, server.fetch("/api/messages/x").await),
@@ -95,6 +104,8 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
         ("get", "/api/changes", 422, server.fetch("/api/changes").await),
         ("get", "/api/events", 422, server.fetch("/api/events").await),
         ("get", "/api/rooms", 200, server.fetch("/api/rooms").await),
+        ("get", "/api/presence", 200, server.fetch("/api/presence?room=a").await),
+        ("get", "/api/presence", 422, server.fetch("/api/presence").await),
         ("get", "/api/rooms", 422, server.fetch("/api/rooms?limit=0").await),
     ];
     for (method, path, status, answer) in answers {

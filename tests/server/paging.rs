@@ -13,23 +13,23 @@ use crate::{
 };
 
 /// 2026-01-01 00:00:00, a whole second: a message with this date and one with an ObjectId of this time are as old.
-const NOON: i64 = 1_767_225_600_000;
+pub const NOON: i64 = 1_767_225_600_000;
 
 /// Numbers that are the same in every run.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         // Knuth's MMIX constants; the high bits are the good ones.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.roll(from.len())]
     }
 
-    fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.roll(last + 1));
         }
@@ -38,18 +38,18 @@ impl Dice {
 
 /// Where a message goes, in every spelling of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     Busy,
     General,
     Direct(&'static str, &'static str),
 }
 
 /// A message of the test, and what the order of pages is made of.
-struct Planted {
-    label: String,
-    place: Place,
+pub struct Planted {
+    pub label: String,
+    pub place: Place,
     millis: i64,
-    id: Bson,
+    pub id: Bson,
 }
 
 fn object_id_of(seconds: i64, dice: &mut Dice) -> ObjectId {
@@ -60,7 +60,7 @@ fn object_id_of(seconds: i64, dice: &mut Dice) -> ObjectId {
 }
 
 /// Several hundred documents, most of them as old as some others, with ids of many types, and broken ones among them.
-fn plant(dice: &mut Dice) -> (Vec<Planted>, Vec<mongodb::bson::RawDocumentBuf>) {
+pub fn plant(dice: &mut Dice) -> (Vec<Planted>, Vec<mongodb::bson::RawDocumentBuf>) {
     let places = [
         Place::Busy,
         Place::General,
@@ -206,22 +206,7 @@ async fn a_walk_loses_and_repeats_nothing_whatever_the_dates_and_ids() {
     insert_raw(&database, documents.iter()).await;
     let server = TestServer::start_on(database.name(), &[]).await;
 
-    let of_two = |place: &Place, one: &str, other: &str| match place {
-        Place::Direct(sender, recipient) => [(one, other), (other, one)].contains(&(*sender, *recipient)),
-        _ => false,
-    };
-    let of_one = |place: &Place, user: &str| matches!(place, Place::Direct(sender, recipient) if [sender, recipient].contains(&&user));
-    type Belongs<'a> = Box<dyn Fn(&Place) -> bool + 'a>;
-    let scopes: [(&str, Belongs); 7] = [
-        ("room=busy", Box::new(|place| *place == Place::Busy)),
-        ("room=general", Box::new(|place| *place == Place::General)),
-        ("inbox=Ana", Box::new(|place| of_one(place, "Ana"))),
-        ("inbox=Luis", Box::new(|place| of_one(place, "Luis"))),
-        ("inbox=Ana&with=Luis", Box::new(|place| of_two(place, "Ana", "Luis"))),
-        ("inbox=Eva&with=Luis", Box::new(|place| of_two(place, "Eva", "Luis"))),
-        ("", Box::new(|_| true)),
-    ];
-    for (query, belongs) in &scopes {
+    for (query, belongs) in scopes() {
         let expected: Vec<&str> =
             planted.iter().filter(|one| belongs(&one.place)).map(|one| one.label.as_str()).collect();
         assert!(expected.len() > 30, "{query} is worth a walk");
@@ -234,6 +219,31 @@ async fn a_walk_loses_and_repeats_nothing_whatever_the_dates_and_ids() {
         }
     }
     server.stop().await;
+}
+
+/// Whether a message belongs to what a query asks for.
+pub type Belongs = fn(&Place) -> bool;
+
+/// Every kind of query, and which of the planted messages it asks for.
+pub fn scopes() -> [(&'static str, Belongs); 7] {
+    fn of_two(place: &Place, one: &str, other: &str) -> bool {
+        match place {
+            Place::Direct(sender, recipient) => [(one, other), (other, one)].contains(&(*sender, *recipient)),
+            _ => false,
+        }
+    }
+    fn of_one(place: &Place, user: &str) -> bool {
+        matches!(place, Place::Direct(sender, recipient) if [sender, recipient].contains(&&user))
+    }
+    [
+        ("room=busy", |place| *place == Place::Busy),
+        ("room=general", |place| *place == Place::General),
+        ("inbox=Ana", |place| of_one(place, "Ana")),
+        ("inbox=Luis", |place| of_one(place, "Luis")),
+        ("inbox=Ana&with=Luis", |place| of_two(place, "Ana", "Luis")),
+        ("inbox=Eva&with=Luis", |place| of_two(place, "Eva", "Luis")),
+        ("", |_| true),
+    ]
 }
 
 /// A client that has nothing but the texts of date and id puts messages in the same order: for every type of id but
@@ -273,16 +283,16 @@ async fn broken_documents_alone_are_empty_pages_that_come_to_an_end() {
 
 /// What a page cost.
 #[derive(Debug)]
-struct Cost {
-    documents: i64,
-    keys: i64,
+pub struct Cost {
+    pub documents: i64,
+    pub keys: i64,
     /// For whoever reads why it was too much.
     #[allow(dead_code)]
     commands: Vec<String>,
 }
 
 /// Asks for a page, and for what MongoDB's profiler says of the finds that it took.
-async fn measure(server: &TestServer, path: &str) -> (Cost, Value) {
+pub async fn measure(server: &TestServer, path: &str) -> (Cost, Value) {
     let profile = server.database.collection::<Document>("system.profile");
     server.database.run_command(doc! { "profile": 0 }).await.unwrap();
     profile.drop().await.unwrap();
@@ -326,7 +336,7 @@ async fn expect_bounded(server: &TestServer, query: &str, pages: usize) {
     }
 }
 
-async fn insert(server: &TestServer, documents: Vec<Document>) {
+pub async fn insert(server: &TestServer, documents: Vec<Document>) {
     for chunk in documents.chunks(5_000) {
         server.messages().insert_many(chunk).await.unwrap();
     }

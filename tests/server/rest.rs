@@ -7,7 +7,7 @@ use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestServer};
+use crate::harness::{Answer, TestServer, contents};
 
 #[tokio::test]
 async fn a_sent_message_is_created_and_stands_at_its_location() {
@@ -218,14 +218,20 @@ async fn the_link_of_a_page_leads_to_the_next_older_one() {
     loop {
         let page = server.fetch(&path).await;
         pages.push(contents(&page));
-        let link = page.header("link").to_owned();
-        assert_eq!(page.json()["before"].is_null(), link.is_empty());
-        match link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) {
-            Some(next) => path = next.to_owned(),
+        assert_eq!(page.json()["before"].is_null(), page.link("next").is_none());
+        assert_eq!(page.json()["after"].is_null(), page.link("prev").is_none());
+        match page.link("next") {
+            Some(next) => path = next,
             None => break,
         }
     }
     assert_eq!(pages, [vec!["3", "4"], vec!["1", "2"], vec!["0"]]);
+    let mut back = Vec::new();
+    while let Some(prev) = server.fetch(&path).await.link("prev") {
+        back.push(contents(&server.fetch(&prev).await));
+        path = prev;
+    }
+    assert_eq!(back, [vec!["1", "2"], vec!["3", "4"]]);
     server.stop().await;
 }
 
@@ -266,8 +272,8 @@ async fn rooms_are_listed_by_name_with_their_newest_message() {
                 assert_eq!(room["newest"]["room"], name);
                 rooms.push(name.to_owned());
             }
-            match page.header("link").strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) {
-                Some(next) => path = next.to_owned(),
+            match page.link("next") {
+                Some(next) => path = next,
                 None => break,
             }
             assert_eq!(body["after"], rooms.last().unwrap().as_str());
@@ -349,12 +355,4 @@ async fn a_page_read_at_any_moment_and_the_events_after_its_cursor_make_the_whol
         assert_eq!(seen, expected, "from {first} on");
     }
     server.stop().await;
-}
-
-/// The contents of a page's messages, oldest first.
-fn contents(page: &Answer) -> Vec<String> {
-    assert_eq!(page.status, 200, "{}", page.text);
-    let page = page.json();
-    let messages = page["messages"].as_array().expect("messages");
-    messages.iter().map(|message| message["content"].as_str().expect("a text").to_owned()).collect()
 }

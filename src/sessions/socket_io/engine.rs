@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::session::Command;
+use super::command::Command;
 use crate::{
     listener::Upgrade,
     problem::Problem,

@@ -1,6 +1,8 @@
 //! Socket.IO 4: the subscription in the envelopes of a protocol that many front ends speak already.
 
+mod command;
 mod engine;
+mod following;
 mod room;
 mod session;
 
@@ -21,8 +23,9 @@ use tracing::debug;
 pub use engine::EngineIo;
 
 use super::{websocket::Sessions, wire::MESSAGE_BYTES_MAX};
+use command::{Answer, Command, Kind};
 use engine::Admission;
-use session::{Answer, Command, Kind, Session};
+use session::Session;
 
 /// How often the library pings a client, and how long that may take to answer: a client that is gone or stuck is let go
 /// within 45 seconds.

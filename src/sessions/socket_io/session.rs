@@ -4,10 +4,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use poem::http::StatusCode;
 use serde_json::{Map, Value, json, value::RawValue};
-use socketioxide::{
-    SendError, SocketError,
-    extract::{AckSender, SocketRef},
-};
+use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -15,18 +12,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::room::Room;
+use super::{
+    command::{Answer, Command, Kind},
+    following::Following,
+    room::Room,
+};
 use crate::{
-    cursor::Cursor,
-    message::{Draft, FieldError, NewMessage},
+    message::{Draft, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
-    sessions::{
-        frame::{ServerFrame, topic_of},
-        subscription::{Interest, Subscription},
-        websocket::Sessions,
-    },
-    topic::Topic,
+    sessions::{frame::ServerFrame, websocket::Sessions},
 };
 
 /// How often an idle client gets its position, as over the WebSocket.
@@ -34,54 +29,8 @@ const POSITION_EVERY: Duration = Duration::from_secs(25);
 /// How long to wait for a client that has no room: first, and at most. Each time twice as long.
 const ROOM_PAUSE_MIN: Duration = Duration::from_millis(1);
 const ROOM_PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long the place of `auth` counts for topics that are followed without a place of their own. A client that comes back
-/// follows them one by one, and must not miss what happened in the second while it was followed.
-const PLACE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long to wait for more topics before the past of the first ones is told. Without it, it would be told again.
-const GATHERING_TIME: Duration = Duration::from_millis(50);
 /// How long a client may take for its last packet.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_millis(400);
-
-/// What a client can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Subscribe,
-    Unsubscribe,
-    Message,
-}
-
-impl Kind {
-    pub(super) const ALL: [Kind; 3] = [Kind::Subscribe, Kind::Unsubscribe, Kind::Message];
-
-    pub(super) fn event(self) -> &'static str {
-        match self {
-            Kind::Subscribe => "subscribe",
-            Kind::Unsubscribe => "unsubscribe",
-            Kind::Message => "message",
-        }
-    }
-}
-
-/// One event of the client, with its first argument.
-pub(super) struct Command {
-    pub(super) kind: Kind,
-    pub(super) data: Value,
-    pub(super) answer: Answer,
-}
-
-/// Where the answer to a command goes.
-pub(super) struct Answer {
-    pub(super) ack: AckSender,
-    pub(super) is_awaited: bool,
-}
-
-impl Answer {
-    /// Says that the command was not taken, if there is room to say it.
-    pub(super) fn refuse(self) {
-        let problem = Problem::unavailable("too many of your messages wait; send it again with the same id");
-        let _ = self.ack.send(&json!({ "problem": problem }));
-    }
-}
 
 /// The socket is closed, or the server stops.
 struct End;
@@ -97,12 +46,7 @@ pub(super) struct Session {
     commands: mpsc::Receiver<Command>,
     /// Cancelled when the socket is closed.
     gone: CancellationToken,
-    /// The place that the client came back with.
-    place: Option<String>,
-    began: Instant,
-    /// `None` until a topic is followed: what comes before is then not lost.
-    subscription: Option<Subscription>,
-    reads_from: Instant,
+    following: Following,
     /// What was read, and found no room after all.
     unsent: Option<(&'static str, Vec<u8>)>,
     inserting: Option<Inserting>,
@@ -116,17 +60,13 @@ impl Session {
         gone: CancellationToken,
         place: Option<String>,
     ) -> Self {
-        let now = Instant::now();
         Self {
             inserter: sessions.inserter.for_source("socket.io"),
+            following: Following::new(sessions.sources.clone(), place),
             socket,
             sessions,
             commands,
             gone,
-            place: place.filter(|place| !place.is_empty()),
-            began: now,
-            subscription: None,
-            reads_from: now,
             unsent: None,
             inserting: None,
         }
@@ -147,7 +87,8 @@ impl Session {
         let mut position_at = Instant::now() + POSITION_EVERY;
         let mut pause = ROOM_PAUSE_MIN;
         loop {
-            let is_reading = self.reads_from <= Instant::now();
+            let tells_from = self.following.tells_from;
+            let is_reading = tells_from <= Instant::now();
             let (room, has_told) = if is_reading { self.tell() } else { (Room::Free, false) };
             if room == Room::Gone {
                 return End;
@@ -159,12 +100,12 @@ impl Session {
             let done = tokio::select! {
                 () = gone.cancelled() => Err(End),
                 () = stop.cancelled() => Err(End),
-                turned = turn_of(&mut self.subscription), if is_reading && room == Room::Free => {
+                turned = self.following.turn(), if is_reading && room == Room::Free => {
                     if turned { Ok(()) } else { Err(End) }
                 }
                 // It is also looked for in vain: what the client does is not told to us.
                 () = sleep(pause), if room == Room::Full => Ok(()),
-                () = sleep_until(self.reads_from), if !is_reading => Ok(()),
+                () = sleep_until(tells_from), if !is_reading => Ok(()),
                 Some(command) = self.commands.recv(), if self.inserting.is_none() => self.obey(command).await,
                 outcome = outcome_of(&mut self.inserting) => self.answer_insert(outcome).await,
                 () = sleep_until(position_at) => {
@@ -182,7 +123,7 @@ impl Session {
     /// Tells the client what there is, as far as it has room. A client that has none holds a place in the log. Returns
     /// whether there is room for more, and whether something was told.
     fn tell(&mut self) -> (Room, bool) {
-        let Some(subscription) = &mut self.subscription else {
+        let Some(subscription) = &mut self.following.subscription else {
             return (Room::Free, false);
         };
         let mut room = Room::of(&self.socket);
@@ -225,66 +166,17 @@ impl Session {
         };
         let done = match kind {
             Kind::Message => return self.insert(fields, answer).await,
-            Kind::Subscribe => self.follow(&fields).map(|(topic, cursor)| json!({ "topic": topic, "cursor": cursor })),
-            Kind::Unsubscribe => self.unfollow(&fields).map(|topic| json!({ "topic": topic })),
+            Kind::Subscribe => self.following.follow(&fields).map(|followed| {
+                // What is told once more needs not be sent late, but that everything must be loaded anew.
+                self.unsent.take_if(|(kind, _)| followed.is_anew && *kind != "reset");
+                json!({ "topic": followed.topic, "cursor": followed.cursor })
+            }),
+            Kind::Unsubscribe => self.following.unfollow(&fields).map(|topic| json!({ "topic": topic })),
         };
         match done {
             Ok(done) => self.acknowledge(answer, done).await,
             Err(problem) => self.complain(answer, None, problem).await,
         }
-    }
-
-    /// Follows one more topic, from the returned cursor on.
-    fn follow(&mut self, fields: &Map<String, Value>) -> Result<(Topic, Cursor), Problem> {
-        let topic = topic_in(fields)?;
-        let own = match fields.get("after") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(after)) => Some(after.clone()).filter(|after| !after.is_empty()),
-            Some(_) => return Err(Problem::invalid(vec![FieldError::new("after", "must be a cursor")])),
-        };
-        let is_back = self.began.elapsed() < PLACE_TIME_MAX;
-        let after = own.or_else(|| self.place.clone().filter(|_| is_back));
-        let too_many = |error| Problem::invalid(vec![FieldError::new("room", error)]);
-        if let Some(subscription) = &mut self.subscription {
-            match after.as_deref().map_or(Start::Here, |after| Start::of(after, subscription)) {
-                Start::Here => {
-                    let cursor = subscription.follow(topic.clone()).map_err(too_many)?;
-                    return Ok((topic, cursor));
-                }
-                Start::At(after) => {
-                    // What it followed already is told from there on once more: there is one place for all topics, and a
-                    // client applies by id.
-                    let topics = [subscription.topics(), std::slice::from_ref(&topic)].concat();
-                    return self.open(Interest { topics, after: Some(after) }, topic).map_err(too_many);
-                }
-            }
-        }
-        self.open(Interest { topics: vec![topic.clone()], after }, topic).map_err(too_many)
-    }
-
-    fn open(
-        &mut self,
-        interest: Interest,
-        topic: Topic,
-    ) -> Result<(Topic, Cursor), crate::sessions::subscription::TopicsError> {
-        let is_behind = interest.after.is_some();
-        let subscription = Subscription::open(&self.sessions.sources, interest)?;
-        let cursor = subscription.position();
-        self.subscription = Some(subscription);
-        // Also this was from before.
-        self.unsent = None;
-        if is_behind {
-            self.reads_from = Instant::now() + GATHERING_TIME;
-        }
-        Ok((topic, cursor))
-    }
-
-    fn unfollow(&mut self, fields: &Map<String, Value>) -> Result<Topic, Problem> {
-        let topic = topic_in(fields)?;
-        if let Some(subscription) = &mut self.subscription {
-            subscription.unfollow(&topic);
-        }
-        Ok(topic)
     }
 
     async fn insert(&mut self, fields: Map<String, Value>, answer: Answer) -> Result<(), End> {
@@ -351,12 +243,12 @@ impl Session {
 
     async fn say_position(&mut self) -> Result<(), End> {
         // A client that follows nothing yet keeps the place that it came with.
-        let Some(subscription) = &self.subscription else {
+        let Some(subscription) = &mut self.following.subscription else {
             return Ok(());
         };
         let stream = self.sessions.status.told().borrow().as_str();
         let frame = ServerFrame::Position { cursor: subscription.position(), stream }.json();
-        if self.unsent.is_some() || self.reads_from > Instant::now() {
+        if self.unsent.is_some() || self.following.tells_from > Instant::now() {
             // The position is beyond what the client has, or it is not yet known whether there is an answer to it.
             return Ok(());
         }
@@ -391,38 +283,6 @@ impl Session {
     }
 }
 
-/// Where the events of one more topic begin.
-enum Start {
-    /// Where the subscription is.
-    Here,
-    /// Before that: it goes back.
-    At(String),
-}
-
-impl Start {
-    fn of(after: &str, subscription: &Subscription) -> Self {
-        let here = subscription.position();
-        if subscription.owes_reset() {
-            // Everything will be loaded anew, this topic too.
-            return Self::Here;
-        }
-        match after.parse::<Cursor>() {
-            Ok(after) if after == here => Self::Here,
-            // It lies ahead, and there is one place for all topics: what is told in between is known to the client.
-            Ok(after) if after.epoch == here.epoch && after.time > here.time => Self::Here,
-            // Which of two places within one time comes first only the log knows, so both are told again.
-            Ok(after) if after.epoch == here.epoch && after.time == here.time => {
-                Self::At(Cursor::boundary(here.epoch, here.time).to_string())
-            }
-            _ => Self::At(after.to_owned()),
-        }
-    }
-}
-
-fn topic_in(fields: &Map<String, Value>) -> Result<Topic, Problem> {
-    topic_of(fields).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
-}
-
 /// Sends one event with the frame as its argument.
 fn emit(socket: &SocketRef, kind: &'static str, json: &[u8]) -> Room {
     // It was JSON when it was written; to be looked through once more costs less than to be written once more.
@@ -433,14 +293,6 @@ fn emit(socket: &SocketRef, kind: &'static str, json: &[u8]) -> Room {
         Ok(()) | Err(SendError::Serialize(_)) => Room::Free,
         Err(SendError::Socket(SocketError::InternalChannelFull)) => Room::Full,
         Err(SendError::Socket(_)) => Room::Gone,
-    }
-}
-
-/// Waits until there may be something to tell; for ever when nothing is followed. May be dropped and called again.
-async fn turn_of(subscription: &mut Option<Subscription>) -> bool {
-    match subscription {
-        Some(subscription) => subscription.turn().await,
-        None => std::future::pending().await,
     }
 }
 

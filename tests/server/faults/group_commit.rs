@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use mongodb::bson::{doc, oid::ObjectId};
+use serde_json::json;
 
 use super::world::World;
 use crate::harness::eventually;
@@ -103,4 +104,29 @@ async fn when_mongodb_is_slower_than_the_input_the_rest_is_refused_and_not_store
         }
         world.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_one_socket_sends_without_waiting_leaves_together_and_in_order() {
+    let world = World::shared().await;
+    let mut follower = world.follow(0, "room=a").await;
+    let mut sender = world.follow(0, "").await;
+    let before = world.metric(BATCHES).await;
+    with_a_slow_insert(&world, async {
+        for n in 0..100 {
+            let frame = json!({ "type": "send", "room": "a", "sender": "Ana", "content": n.to_string() });
+            sender.send(frame).await;
+        }
+    })
+    .await;
+    let mut expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    expected.insert(0, "the first".into());
+    assert_eq!(follower.expect_contents(101).await, expected);
+    for _ in 0..100 {
+        sender.expect("sent").await;
+    }
+    // What one socket may have under way bounds a batch.
+    let batches = world.metric(BATCHES).await - before;
+    assert!(batches <= 20, "{batches} batches for 101 messages");
+    world.stop().await;
 }

@@ -1,0 +1,20 @@
+/** What is stored, in pages. */
+
+const PAGE_MESSAGES = 50;
+
+/**
+ * @param {object} parameters what `GET /api/messages` takes; those without a value are left out
+ * @returns {Promise<{messages: object[], cursor: string, before: ?string, after?: ?string}>} messages oldest first
+ */
+export function loadMessages(parameters) {
+  return load("/api/messages", { limit: PAGE_MESSAGES, ...parameters });
+}
+
+/** JSON from a path with these parameters. */
+export async function load(path, parameters = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) if (value) query.set(name, value);
+  const response = await fetch(`${path}?${query}`, { headers: { accept: "application/json" } });
+  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+  return response.json();
+}

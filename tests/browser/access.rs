@@ -1,0 +1,140 @@
+//! Everybody can use it: by keyboard alone, with an input method, with assistive technology.
+
+use mongodb::bson::{DateTime, doc};
+use serde_json::json;
+use thirtyfour::prelude::*;
+
+use crate::{
+    axe::axe,
+    chromium::{Window, with_chromium},
+    harness::TestServer,
+};
+
+#[tokio::test]
+async fn axe_finds_nothing_in_either_theme() {
+    let Some(axe) = axe().await else { return };
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        for (sender, content) in [
+            ("Luis", "¿Vienes, @Ana? https://a.example/x"),
+            ("Luis", "dos"),
+            ("Ana", "sí"),
+            ("ليلى", "مرحبا"),
+            ("Ñandú con un nombre bien largo", "x"),
+        ] {
+            let message = json!({ "room": "general", "sender": sender, "content": content });
+            assert_eq!(server.post(message).await.0, 201);
+        }
+        server.post(json!({ "sender": "Luis", "recipient": "Ana", "content": "psst" })).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.fill("sender", "Ana").await;
+                server.say("dev", "@Ana, news elsewhere").await;
+                ana.expect_accessible(axe, "room").await;
+                ana.fill("content", "").await;
+                ana.click("#send").await;
+                ana.click("#search-link").await;
+                ana.driver
+                    .find(By::Css("#finder [name=q]"))
+                    .await
+                    .unwrap()
+                    .send_keys("vienes" + Key::Enter)
+                    .await
+                    .unwrap();
+                ana.wait("it is found", async || ana.text_of("#finder-results").await.contains("Vienes")).await;
+                ana.expect_accessible(axe, "search-panel").await;
+                for (path, what) in [
+                    ("/inbox/Ana", "inbox"),
+                    ("/rooms/empty", "empty-room"),
+                    ("/rooms/general?q=dos", "search-page"),
+                    ("/nowhere", "not-found"),
+                ] {
+                    ana.open(&format!("{}{path}", server.url)).await;
+                    ana.expect_accessible(axe, what).await;
+                }
+            })
+            .await;
+        chromium
+            .window(Window { width: 400, ..Window::default() }, async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.click(".bar .menu").await;
+                ana.expect_accessible(axe, "drawer").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_keyboard_is_enough() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let documents = (0..60).map(|n| doc! { "content": n.to_string(), "sender": "Luis", "date": DateTime::now() });
+        server.messages().insert_many(documents).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                // The first stop leads past everything to the text.
+                ana.press(Key::Tab + "").await;
+                ana.press(Key::Enter + "").await;
+                let focus = "return document.activeElement.id";
+                assert_eq!(ana.ask::<String>(focus).await, "content");
+                ana.press("hola" + Key::Enter).await;
+                // Without a name nothing is sent: the focus is where it is asked for.
+                assert_eq!(ana.ask::<String>(focus).await, "sender");
+                assert!(ana.text_of("#error-sender").await.contains("Say who you are"));
+                ana.press("Ana" + Key::Tab + Key::Tab + " 1" + Key::Enter).await;
+                ana.wait("it is sent", async || ana.messages().await.last().is_some_and(|last| last == "hola 1")).await;
+                // Shift and Enter is a new line.
+                ana.press("uno" + Key::Shift + Key::Enter + Key::Null + "dos" + Key::Enter).await;
+                ana.wait("two lines", async || ana.messages().await.last().is_some_and(|last| last == "uno\ndos")).await;
+                // The last text again.
+                ana.press(Key::Up + "").await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("uno\ndos"));
+                ana.fill("content", "").await;
+                // Into the conversation, away from its end, and back with Escape.
+                ana.driver.execute("document.getElementById('scroller').focus()", Vec::new()).await.unwrap();
+                ana.press(Key::Home + "").await;
+                let distance = "const s = document.getElementById('scroller'); return s.scrollHeight - s.clientHeight - s.scrollTop";
+                ana.wait("it has scrolled", async || ana.ask::<f64>(distance).await > 300.0).await;
+                server.post(json!({ "room": "general", "sender": "Luis", "content": "news" })).await;
+                ana.wait("the button counts", async || ana.text_of("#jump").await.contains("1 new message")).await;
+                assert!(ana.driver.title().await.unwrap().starts_with("(1) general"));
+                ana.press(Key::Escape + "").await;
+                ana.wait("the end is in sight", async || ana.ask::<f64>(distance).await < 2.0).await;
+                assert_eq!(ana.ask::<String>(focus).await, "content");
+                assert!(ana.driver.title().await.unwrap().starts_with("general"));
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn enter_chooses_a_word_while_an_input_method_composes() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.fill("sender", "Ana").await;
+                ana.field("content").await.click().await.unwrap();
+                let compose = json!({ "text": "にほん", "selectionStart": 3, "selectionEnd": 3 });
+                ana.tell_chrome("Input.imeSetComposition", compose).await;
+                let enter =
+                    json!({ "type": "rawKeyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229 });
+                ana.tell_chrome("Input.dispatchKeyEvent", enter).await;
+                ana.tell_chrome("Input.insertText", json!({ "text": "日本" })).await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("日本"));
+                assert!(ana.messages().await.is_empty(), "the Enter of the input method sent the message");
+                ana.press(Key::Enter + "").await;
+                ana.wait_for_messages(&["日本"]).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}

@@ -1,0 +1,133 @@
+//! Servers that are killed and databases that refuse: nothing of what people wrote is lost, and nothing comes twice.
+
+use std::{process::Stdio, time::Duration};
+
+use clap::Parser;
+use corriente::{app::App, config::Config};
+use mongodb::{
+    Client, Collection, Database,
+    bson::{DateTime, Document, doc, oid::ObjectId},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::{
+    chromium::{Window, with_chromium},
+    harness::{PATIENCE_SECS, mongo},
+};
+
+/// The server as a process of its own, which can be killed.
+async fn start_program(uri: &str, database: &str, port: &str) -> (Child, String) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_corriente"))
+        .args(["--mongodb-uri", uri, "--database", database, "--port", port])
+        .env("RUST_LOG", "error")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(program.stdout.take().expect("its stdout")).lines();
+    let listening = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(url) = line.strip_prefix("listening on ") {
+                return url.to_owned();
+            }
+        }
+        panic!("the program ended");
+    };
+    let url = timeout(Duration::from_secs(PATIENCE_SECS), listening).await.expect("it listens");
+    (program, url)
+}
+
+/// A database of our own on the shared MongoDB, and how a server is to call itself for a fault to meet only it.
+async fn fresh() -> (Database, String) {
+    let mongo = mongo().await;
+    let name = format!("test_{}", ObjectId::new().to_hex());
+    let uri = format!("{}&appName={name}&heartbeatFrequencyMS=500", mongo.uri());
+    let database = Client::with_uri_str(mongo.uri()).await.expect("a client").database(&name);
+    (database, uri)
+}
+
+#[tokio::test]
+async fn a_killed_server_comes_back_with_nothing_lost_and_nothing_doubled() {
+    with_chromium(async |chromium| {
+        let _mongo = mongo().await;
+        let (database, uri) = fresh().await;
+        let messages: Collection<Document> = database.collection("messages");
+        let (mut program, url) = start_program(&uri, database.name(), "0").await;
+        chromium
+            .window(Window::default(), async |ana| {
+                let room = format!("{url}/rooms/general");
+                ana.open_live(&room).await;
+                ana.say("Ana", "before").await;
+                ana.wait_for_messages(&["before"]).await;
+                program.kill().await.expect("it is killed");
+                ana.wait("the banner says offline", async || ana.connection().await.starts_with("Offline")).await;
+                // Typing is never disabled, and what is sent waits.
+                ana.say("Ana", "while away").await;
+                ana.fill("content", "a draft").await;
+                ana.wait("it waits", async || ana.text_of("#outbox").await.contains("Waiting")).await;
+                ana.picture("offline").await;
+                let outside = doc! { "content": "from outside", "sender": "robot", "date": DateTime::now() };
+                messages.insert_one(outside).await.unwrap();
+                let port = url.rsplit_once(':').unwrap().1;
+                let (_program, _) = start_program(&uri, database.name(), port).await;
+                let all = ["before", "from outside", "while away"];
+                ana.wait_for_messages(&all).await;
+                ana.wait("the outbox is empty", async || ana.text_of("#outbox").await.is_empty()).await;
+                ana.wait("it is live", async || ana.connection().await == "Live").await;
+                assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 3);
+                ana.open_live(&room).await;
+                ana.wait_for_messages(&all).await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("a draft"));
+            })
+            .await;
+        database.drop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
+    with_chromium(async |chromium| {
+        let mongo = mongo().await;
+        let (database, uri) = fresh().await;
+        let messages: Collection<Document> = database.collection("messages");
+        let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
+        let app = App::start(&config, &uri).await.expect("the server starts");
+        let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
+        let refuse = doc! {
+            "configureFailPoint": "failCommand", "mode": "alwaysOn",
+            "data": { "failCommands": ["insert"], "appName": database.name(), "closeConnection": true },
+        };
+        admin.run_command(refuse).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", app.url())).await;
+                ana.say("Ana", "precious").await;
+                ana.wait("the fault is said", async || ana.text_of("#note").await.contains("does not answer")).await;
+                let is_kept = ana.text_of(".column").await.contains("precious");
+                assert!(is_kept, "the text is neither in the outbox nor in the conversation");
+                ana.picture("refused").await;
+                // Impatience is harmless.
+                let retry =
+                    "document.querySelectorAll('#outbox .failed button').forEach((button, at) => at || button.click())";
+                for _ in 0..3 {
+                    ana.driver.execute(retry, Vec::new()).await.unwrap();
+                }
+                admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+                ana.wait("it is confirmed", async || {
+                    ana.text_of("#outbox").await.is_empty() && ana.text_of("#note").await.is_empty()
+                })
+                .await;
+                ana.wait_for_messages(&["precious"]).await;
+                assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 1);
+            })
+            .await;
+        app.stop().await;
+        database.drop().await.unwrap();
+    })
+    .await;
+}

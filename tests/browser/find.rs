@@ -1,0 +1,98 @@
+//! Old messages are found again: by words, by a link, with a script and without.
+
+use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+
+use crate::{
+    chromium::{Window, with_chromium},
+    harness::TestServer,
+};
+
+/// A room of 200 messages, a minute apart, and their ids.
+async fn busy_room(server: &TestServer) -> Vec<ObjectId> {
+    let ids: Vec<ObjectId> = (0..200).map(|_| ObjectId::new()).collect();
+    let documents = ids.iter().enumerate().map(|(n, id)| -> Document {
+        let date = DateTime::from_millis(1_700_000_000_000 + n as i64 * 60_000);
+        let content = if n == 77 { "Una canción".into() } else { n.to_string() };
+        doc! { "_id": id, "content": content, "sender": "Ana", "date": date }
+    });
+    server.messages().insert_many(documents).await.unwrap();
+    ids
+}
+
+#[tokio::test]
+async fn a_search_leads_to_a_message_amid_its_neighbours_and_on_to_the_newest() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let ids = busy_room(&server).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.fill("content", "a draft").await;
+                ana.click("#search-link").await;
+                ana.press("CANCION" + thirtyfour::Key::Enter).await;
+                let found = async || ana.text_of("#finder-results .text").await == "Una canción";
+                ana.wait("it is found", found).await;
+                assert_eq!(ana.text_of("#finder-results mark").await, "canción");
+                ana.click("#finder-results a.when").await;
+                ana.wait("the message opens", async || {
+                    ana.text_of(&format!("[id='m-{}'] .text", ids[77])).await == "Una canción"
+                })
+                .await;
+                ana.wait("the page is live", async || ana.connection().await == "Live").await;
+                let is_in_sight = "const { top, bottom } = document.querySelector('.shown article').getBoundingClientRect(); return top > 0 && bottom < innerHeight";
+                assert!(ana.ask::<bool>(is_in_sight).await);
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("a draft"));
+                // What is new is counted, not put after a hole.
+                server.say("general", "news").await;
+                ana.wait("the news are counted", async || ana.text_of("#jump").await.contains("1 new message")).await;
+                assert!(!ana.messages().await.contains(&"news".into()));
+                // Reading on comes to the end by itself, in order and without a hole.
+                ana.wait("the end is reached", async || {
+                    let down = "const s = document.getElementById('scroller'); s.scrollTop = s.scrollHeight";
+                    ana.driver.execute(down, Vec::new()).await.unwrap();
+                    ana.messages().await.last().is_some_and(|last| last == "news")
+                })
+                .await;
+                let messages = ana.messages().await;
+                let at = messages.iter().position(|text| text == "Una canción").unwrap();
+                let expected: Vec<String> = (78..200).map(|n| n.to_string()).chain(["news".into()]).collect();
+                assert_eq!(messages[at + 1..], expected);
+                server.say("general", "and live again").await;
+                ana.wait("it is live", async || ana.messages().await.last().is_some_and(|last| last == "and live again"))
+                    .await;
+                ana.open(&format!("{}/rooms/general?at={}", server.url, ObjectId::new())).await;
+                assert!(ana.text_of("h1").await.contains("not here"));
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_javascript_search_and_links_work_too() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        busy_room(&server).await;
+        let window = Window { without_javascript: true, ..Window::default() };
+        chromium
+            .window(window, async |ana| {
+                // WebDriver takes what is scrolled out of sight for hidden, so the source is asked.
+                let is_shown = async |n: u32| ana.driver.source().await.unwrap().contains(&format!(">{n}</div>"));
+                ana.open(&format!("{}/rooms/general", server.url)).await;
+                ana.click("#search-link").await;
+                let field = ana.driver.find(thirtyfour::By::Css("[name=q]")).await.unwrap();
+                field.send_keys("cancion" + thirtyfour::Key::Enter).await.unwrap();
+                ana.wait("it is found", async || ana.text_of("#found .text").await == "Una canción").await;
+                ana.click("#found a.when").await;
+                ana.wait("its neighbours are there", async || is_shown(78).await).await;
+                ana.click("#newer").await;
+                ana.wait("newer ones", async || is_shown(110).await).await;
+                ana.click("#newest").await;
+                ana.wait("the newest", async || is_shown(199).await).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
