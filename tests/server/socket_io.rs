@@ -269,6 +269,11 @@ async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come
 async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
     let server = TestServer::start_with(&["--connections-max", "8"]).await;
     let open = "/socket.io/?EIO=4&transport=polling";
+    for query in
+        ["", "EIO=4", "EIO=3&transport=polling", "EIO=4&transport=carrier-pigeon", "EIO=4&transport=polling&sid=x"]
+    {
+        assert_eq!(server.fetch(&format!("/socket.io/?{query}")).await.status, 400, "{query}");
+    }
     let mut sids = Vec::new();
     for _ in 0..8 {
         let answer = server.fetch(open).await;
@@ -280,8 +285,10 @@ async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
     server.fetch(open).await.expect_problem(503, "unavailable");
     assert_eq!(server.metric("corriente_connections{transport=\"socket.io\"}").await, 8);
     let path = format!("{open}&sid={}", sids[0]);
-    let close = Answer::to(server.request(Method::POST, &path).body("1")).await;
-    assert_eq!(close.status, 200, "{}", close.text);
+    for packet in ["40", "1"] {
+        let answer = Answer::to(server.request(Method::POST, &path).body(packet)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
     eventually("its place is free", async || (server.fetch(open).await.status == 200).then_some(())).await;
 
     let path = format!("{open}&sid={}", sids[1]);
@@ -289,11 +296,6 @@ async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
     huge.expect_problem(413, "too-large");
     let broken = Answer::to(server.request(Method::POST, &path).body(&b"4\xFF"[..])).await;
     broken.expect_problem(400, "syntax");
-    for query in
-        ["", "EIO=4", "EIO=3&transport=polling", "EIO=4&transport=carrier-pigeon", "EIO=4&transport=polling&sid=x"]
-    {
-        assert_eq!(server.fetch(&format!("/socket.io/?{query}")).await.status, 400, "{query}");
-    }
     for method in [Method::GET, Method::POST] {
         let foreign = server.request(method, open).header("Origin", "https://evil.example");
         Answer::to(foreign).await.expect_problem(403, "forbidden");

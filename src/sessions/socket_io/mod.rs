@@ -3,6 +3,7 @@
 mod command;
 mod engine;
 mod following;
+mod joined;
 mod room;
 mod session;
 
