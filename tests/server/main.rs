@@ -24,4 +24,5 @@ mod rest;
 mod rooms;
 mod search;
 mod socket_io;
+mod transports;
 mod writers;
