@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 use crate::{
-    harness::{Answer, PATIENCE_SECS, TestServer, eventually},
+    harness::{Answer, FreshDatabase, PATIENCE_SECS, TestServer, eventually},
     programs::Language,
     relay::Relay,
 };
@@ -341,4 +341,27 @@ async fn python_socketio_goes_on_where_its_connection_broke() {
     if let Some(python) = Language::python().await {
         program_over_a_bad_line("chat.py", &python, None).await;
     }
+}
+
+#[tokio::test]
+async fn the_page_about_migrating_is_code_that_runs() {
+    let Some(node) = Language::node().await else {
+        return;
+    };
+    // A collection that Mongoose made, with a message in it.
+    let fresh = FreshDatabase::with_collection().await;
+    let old = doc! { "content": "before", "sender": "Nora", "date": mongodb::bson::DateTime::now(), "__v": 0 };
+    fresh.collection("messages").insert_one(old).await.unwrap();
+    let server = TestServer::start_on(fresh.name(), &["--pre-images"]).await;
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/migrating-from-socket-io.md");
+    let printed = node.run("migrated.cjs", &[page, &server.url, fresh.uri(), fresh.name()]).await;
+    let story: Value = serde_json::from_str(&printed).expect("a story");
+    let mut seen: Vec<&str> = story["seen"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    // The complaint comes before the first message or after it.
+    let complaint = seen.iter().position(|line| line.starts_with("! content")).expect("a complaint");
+    seen.remove(complaint);
+    let written = ["from the old server", "from the old server, edited", "soon gone", "- soon gone"];
+    assert_eq!(seen, ["before", "from the page"].into_iter().chain(written).collect::<Vec<_>>());
+    assert_eq!(story["shown"], json!(["before", "from the page", "from the old server, edited"]));
+    server.stop().await;
 }
