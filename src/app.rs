@@ -96,6 +96,7 @@ impl App {
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
+            connections_max: config.connections_max,
             silence_max: Duration::from_secs(config.silence_secs),
             stop: stop.clone(),
             tasks: tasks.clone(),

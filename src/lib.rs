@@ -7,7 +7,7 @@
 //!    |  `--ws `send` frame--> sessions/ --NewMessage------^                            | change stream
 //!    |                            ^                                                    v (also other programs'
 //!    |                            | entries after my place                             |  inserts, edits, deletes)
-//!    <------- WS, SSE ------- sessions/ <--read--- feed/ <--append (sole writer)-- watcher <-- mongo/changes
+//!    <-- WS, SSE, Socket.IO - sessions/ <--read--- feed/ <--append (sole writer)-- watcher <-- mongo/changes
 //! ```
 //!
 //! # Vocabulary

@@ -16,7 +16,7 @@ use crate::{
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
-    sessions::{LiveApi, Sessions, serve_websocket},
+    sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
 };
 
@@ -43,6 +43,7 @@ pub fn routes(
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let sessions = Arc::new(sessions);
     let service = api::service(&api, LiveApi(sessions.clone()));
+    let socket_io = serve_socket_io(&sessions);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
@@ -59,6 +60,7 @@ pub fn routes(
         // Programs
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket).data(sessions))
+        .nest_no_strip("/socket.io", socket_io)
         .nest("/docs", docs)
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))

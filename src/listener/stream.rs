@@ -32,10 +32,15 @@ impl Upgrade {
         Self(Arc::new(Mutex::new(Some(upgrade))))
     }
 
+    /// What hyper gave, for a library that speaks to hyper itself; `None` when it was given away before.
+    pub fn take(&self) -> Option<OnUpgrade> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The connection, when the answer has gone out; `None` when it was given away before, broke, or is not there
     /// within `patience`.
     pub fn stream(&self, patience: Duration) -> impl Future<Output = Option<ClientStream>> + Send + use<> {
-        let upgrade = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let upgrade = self.take();
         async move {
             let upgraded = timeout(patience, upgrade?).await.ok()?.ok()?;
             let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;

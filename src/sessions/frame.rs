@@ -147,7 +147,7 @@ impl ClientFrame {
     }
 }
 
-fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError> {
+pub(super) fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let wrong = |name: &str, error: &dyn std::fmt::Display| FrameError::Meaning(format!("`{name}` {error}"));
     match (text("room"), text("inbox"), fields.get("all")) {

@@ -181,6 +181,16 @@ impl Subscription {
         }
     }
 
+    /// What is followed.
+    pub fn topics(&self) -> &[Topic] {
+        self.reader.topics()
+    }
+
+    /// Whether the client will be told to reload before anything else.
+    pub fn owes_reset(&self) -> bool {
+        matches!(self.pending, Some(Output::Reset(..)))
+    }
+
     /// The cursor that stands for everything that [`Self::take`] gave out, for every topic.
     pub fn position(&mut self) -> Cursor {
         if self.is_ready && self.pending.is_none() {

@@ -61,6 +61,8 @@ pub struct Sessions {
     pub metrics: Metrics,
     /// Over how long the sessions end when the server stops, at most.
     pub drain_max: Duration,
+    /// The most sessions of a transport that does not have a connection for each.
+    pub connections_max: usize,
     /// After how long without a byte the front door closes a connection that is still HTTP.
     pub silence_max: Duration,
     /// Cancelled when the server stops.

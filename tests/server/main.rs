@@ -23,4 +23,6 @@ mod replays;
 mod rest;
 mod rooms;
 mod search;
+mod socket_io;
+mod transports;
 mod writers;

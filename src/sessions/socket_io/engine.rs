@@ -1,0 +1,297 @@
+//! Engine.IO, which carries Socket.IO, over our own front door: its requests, and its connections when it has upgraded.
+//!
+//! The library pings a client at once, before the first interval is over. Clients that take the protocol by its word are
+//! not ready for that, the official test suites first among them. So every session begins here as one that polls, the
+//! first ping is polled and answered, and only then it is the client's: also over a WebSocket, which joins it then.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use hyper::{body::Body as HyperBody, service::Service};
+use poem::{
+    Body, Endpoint, Request, Response,
+    http::{self, Method, StatusCode, Uri, header},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{command::Command, joined::Joined};
+use crate::{
+    listener::{ClientStream, Upgrade},
+    problem::Problem,
+    sessions::{
+        handshake::{accept, check},
+        wire::Outgoing,
+    },
+    telemetry::{Counted, Metrics},
+};
+
+/// How long the body of a request may take to come.
+const BODY_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long the library may take to begin a session. It waits for nobody.
+const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a client may still wait for packets when the server stops. Those that have one get it before.
+const LAST_POLL_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a client may take no byte.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// An Engine.IO service as an endpoint. Sessions are bounded in number here: with polling, a session is not a connection.
+pub struct EngineIo<S> {
+    service: Arc<S>,
+    payload_bytes_max: usize,
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+/// Goes with the request that begins a session, and so with the session, which keeps the request's parts.
+pub(super) struct Admission {
+    /// Where the commands of its client come, until its session takes them up.
+    pub(super) commands: Mutex<Option<mpsc::Receiver<Command>>>,
+    _place: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+impl<S> EngineIo<S> {
+    /// Of so many sessions at once, with payloads of so many bytes, until `stop`.
+    pub fn new(
+        service: S,
+        sessions_max: usize,
+        payload_bytes_max: usize,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(sessions_max.min(Semaphore::MAX_PERMITS)));
+        Self { service: Arc::new(service), payload_bytes_max, places, metrics: metrics.clone(), stop }
+    }
+
+    fn admit(&self) -> Result<Arc<Admission>, Problem> {
+        let place = self.places.clone().try_acquire_owned();
+        let _place = place.map_err(|_| Problem::unavailable("there are too many Socket.IO sessions"))?;
+        let _counted = Counted::connection(&self.metrics, "socket.io");
+        Ok(Arc::new(Admission { commands: Mutex::default(), _place, _counted }))
+    }
+
+    /// The body of a request, which is text.
+    async fn text_of(&self, request: &mut Request) -> Result<String, Problem> {
+        let body = timeout(BODY_TIME_MAX, request.take_body().into_bytes_limit(self.payload_bytes_max)).await;
+        let body = body
+            .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
+            .map_err(|error| Problem::of_error(&error.into()))?;
+        String::from_utf8(body.into()).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "a payload must be UTF-8"))
+    }
+}
+
+impl<S: Library> EngineIo<S> {
+    /// Begins a session that polls.
+    async fn begin(&self, request: &Request) -> poem::Result<Response> {
+        let mut opening = translated(request, request.uri().clone(), String::new());
+        opening.extensions_mut().insert(self.admit()?);
+        let mut answer = self.service.ask(opening).await?;
+        // Else it is none, and says why.
+        if answer.status() == StatusCode::OK {
+            let opened = Opened::of(&answer.take_body().into_string().await?)?;
+            opened.hear_first_ping(&*self.service, request).await?;
+            answer.set_body(opened.packet());
+        }
+        Ok(answer)
+    }
+
+    /// Begins a session, and lets the request's own connection join it.
+    async fn begin_websocket(&self, request: &Request) -> poem::Result<Response> {
+        let mut opening = translated(request, with_transport(request.uri(), "polling")?, String::new());
+        opening.extensions_mut().insert(self.admit()?);
+        check(request.headers())?;
+        let refused = self.service.ask(opening).await?;
+        if refused.status() != StatusCode::OK {
+            return Ok(refused);
+        }
+        let mut opened = Opened::of(&refused.into_body().into_string().await?)?;
+        opened.fields["upgrades"] = json!([]);
+        opened.hear_first_ping(&*self.service, request).await?;
+
+        let joining = translated(request, opened.uri(request.uri(), "websocket")?, ());
+        let mut leaving = translated(request, opened.uri(request.uri(), "polling")?, "1".to_owned());
+        *leaving.method_mut() = Method::POST;
+        let (upgrade, answer) = accept(request)?;
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let joined = async {
+                let mut stream = upgrade.stream(SILENCE_MAX).await?;
+                let handshake = Outgoing::Text(opened.packet().as_bytes()).encode();
+                timeout(SILENCE_MAX, stream.write_all(&handshake)).await.ok()?.ok()?;
+                service.join(Joined::new(stream, SILENCE_MAX), joining).await
+            };
+            if joined.await.is_none() {
+                // The client was gone before: its session goes, too.
+                let _ = service.ask(leaving).await;
+            }
+        });
+        Ok(answer)
+    }
+}
+
+impl<S: Library> Endpoint for EngineIo<S> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let query = request.uri().query().unwrap_or_default();
+        let is_get = *request.method() == Method::GET;
+        let is_upgrade = is_get && request.headers().contains_key(header::UPGRADE);
+        if is_get && !query.split('&').any(|pair| pair.starts_with("sid=")) {
+            // What asks for both, or for neither, is refused by the library.
+            let is_websocket = is_upgrade && query.split('&').any(|pair| pair == "transport=websocket");
+            return if is_websocket { self.begin_websocket(&request).await } else { self.begin(&request).await };
+        }
+        let body = self.text_of(&mut request).await?;
+        let mut translated = translated(&request, request.uri().clone(), body);
+        if is_upgrade {
+            check(request.headers())?;
+            let upgrade = request.data::<Upgrade>().and_then(Upgrade::take);
+            let upgrade = upgrade.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "this can not be upgraded"))?;
+            // To hyper's own, not as a bare stream: the library then closes a session whose upgrade fails.
+            translated.extensions_mut().insert(upgrade);
+        }
+        tokio::select! {
+            answer = self.service.ask(translated) => Ok(answer?),
+            // Its client takes the session for lost, and opens another one.
+            () = async { self.stop.cancelled().await; sleep(LAST_POLL_TIME_MAX).await } => {
+                Err(Problem::unavailable("the server stops").into())
+            }
+        }
+    }
+}
+
+/// An Engine.IO service, as it takes requests and connections.
+pub trait Library: Send + Sync + 'static {
+    /// Answers a request.
+    fn ask(&self, request: http::Request<String>) -> impl Future<Output = Result<Response, Problem>> + Send;
+
+    /// Lets a connection take over the session that the request names. `None` when there is none.
+    fn join(
+        &self,
+        connection: Joined<ClientStream>,
+        request: http::Request<()>,
+    ) -> impl Future<Output = Option<()>> + Send;
+}
+
+impl<S, B> Library for S
+where
+    S: Service<http::Request<String>, Response = http::Response<B>>
+        + Service<(Joined<ClientStream>, http::Request<()>), Response = ()>
+        + Send
+        + Sync
+        + 'static,
+    <S as Service<http::Request<String>>>::Future: Send,
+    <S as Service<http::Request<String>>>::Error: std::fmt::Display,
+    <S as Service<(Joined<ClientStream>, http::Request<()>)>>::Future: Send,
+    B: HyperBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    async fn ask(&self, request: http::Request<String>) -> Result<Response, Problem> {
+        let answer = Service::<http::Request<String>>::call(self, request).await;
+        let failed = |error: <S as Service<http::Request<String>>>::Error| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        };
+        let (parts, body) = answer.map_err(failed)?.into_parts();
+        let mut response = Response::builder().status(parts.status).body(body_of(body));
+        *response.headers_mut() = parts.headers;
+        Ok(response)
+    }
+
+    async fn join(&self, connection: Joined<ClientStream>, request: http::Request<()>) -> Option<()> {
+        Service::<(Joined<ClientStream>, http::Request<()>)>::call(self, (connection, request)).await.ok()
+    }
+}
+
+/// A session as the library has opened it.
+struct Opened {
+    sid: String,
+    /// Of the packet that tells the client.
+    fields: Value,
+}
+
+impl Opened {
+    fn of(packet: &str) -> Result<Self, Problem> {
+        let fields = packet.strip_prefix('0').and_then(|fields| serde_json::from_str::<Value>(fields).ok());
+        let sid = fields.as_ref().and_then(|fields| fields["sid"].as_str()).map(str::to_owned);
+        match (sid, fields) {
+            (Some(sid), Some(fields)) => Ok(Self { sid, fields }),
+            _ => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the session could not be opened")),
+        }
+    }
+
+    fn packet(&self) -> String {
+        format!("0{}", self.fields)
+    }
+
+    /// Where requests of the session go.
+    fn uri(&self, of: &Uri, transport: &str) -> Result<Uri, Problem> {
+        uri(&format!("{}?EIO=4&transport={transport}&sid={}", of.path(), self.sid))
+    }
+
+    /// Polls the first ping, and answers it.
+    async fn hear_first_ping(&self, library: &impl Library, request: &Request) -> Result<(), Problem> {
+        let uri = self.uri(request.uri(), "polling")?;
+        let polled = async {
+            library.ask(translated(request, uri.clone(), String::new())).await?;
+            let mut pong = translated(request, uri, "3".to_owned());
+            *pong.method_mut() = Method::POST;
+            library.ask(pong).await
+        };
+        match timeout(BEGIN_TIME_MAX, polled).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => Err(Problem::unavailable("the session could not be opened in time")),
+        }
+    }
+}
+
+/// A request as the library takes it: without the front door's own things.
+fn translated<T>(request: &Request, uri: Uri, body: T) -> http::Request<T> {
+    let mut translated = http::Request::new(body);
+    *translated.method_mut() = request.method().clone();
+    *translated.uri_mut() = uri;
+    *translated.headers_mut() = request.headers().clone();
+    translated
+}
+
+fn with_transport(of: &Uri, transport: &str) -> Result<Uri, Problem> {
+    let others = of.query().unwrap_or_default().split('&').filter(|pair| !pair.starts_with("transport="));
+    let query: Vec<&str> = others.collect();
+    uri(&format!("{}?{}&transport={transport}", of.path(), query.join("&")))
+}
+
+fn uri(text: &str) -> Result<Uri, Problem> {
+    text.parse().map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the URL can not be read"))
+}
+
+fn body_of<B>(body: B) -> Body
+where
+    B: HyperBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: std::fmt::Display,
+{
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    Body::from_bytes_stream(stream::unfold(body, |mut body| async move {
+        loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await?;
+            match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(data)) => return Some((Ok(data), body)),
+                // Trailers, of which there are none.
+                Ok(Err(_)) => {}
+                Err(error) => return Some((Err(std::io::Error::other(error.to_string())), body)),
+            }
+        }
+    }))
+}

@@ -1,0 +1,168 @@
+//! Socket.IO 4: the subscription in the envelopes of a protocol that many front ends speak already.
+
+mod command;
+mod engine;
+mod following;
+mod joined;
+mod room;
+mod session;
+
+use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
+
+use poem::{Endpoint, Response};
+use serde_json::Value;
+use socketioxide::{
+    SocketIo, SocketIoBuilder,
+    extract::{AckSender, SocketRef, TryData},
+    handler::{ConnectHandler, FromMessageParts, Value as Packet},
+    socket::Socket,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+pub use engine::EngineIo;
+
+use super::{websocket::Sessions, wire::MESSAGE_BYTES_MAX};
+use command::{Answer, Command, Kind};
+use engine::Admission;
+use session::Session;
+
+/// How often the library pings a client, and how long that may take to answer: a client that is gone or stuck is let go
+/// within 45 seconds.
+const PING_EVERY: Duration = Duration::from_secs(25);
+const PING_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long a client that is connected may take to say that it speaks Socket.IO.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// The most packets that wait for one client, beside what the kernel has. More than that is left in the log.
+const PACKETS_WAITING_MAX: usize = 32;
+/// The most bytes of a request's or an answer's packets, with polling.
+const PAYLOAD_BYTES_MAX: u64 = 100_000;
+/// The most commands of one client that wait; its messages are inserted one after the other.
+const COMMANDS_WAITING_MAX: usize = 64;
+/// How long the sockets may take for their last words when the server stops, and then to close.
+const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The clocks of Engine.IO and Socket.IO.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineClocks {
+    /// Between two pings.
+    pub ping_every: Duration,
+    /// For the answer to one.
+    pub ping_time_max: Duration,
+    /// Until a client must have joined a namespace.
+    pub connect_time_max: Duration,
+}
+
+/// The library with the settings of this server, but for the clocks: also for suites that test conformance.
+pub fn socket_io_builder(clocks: EngineClocks) -> SocketIoBuilder {
+    SocketIo::builder()
+        .ping_interval(clocks.ping_every)
+        .ping_timeout(clocks.ping_time_max)
+        .connect_timeout(clocks.connect_time_max)
+        .max_buffer_size(PACKETS_WAITING_MAX)
+        .max_payload(PAYLOAD_BYTES_MAX)
+        .ws_read_buffer_size(4 * 1024)
+        .ws_max_message_size(MESSAGE_BYTES_MAX)
+        .ws_max_frame_size(MESSAGE_BYTES_MAX)
+}
+
+/// `/socket.io/`, over both of its transports.
+pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Response> + use<> {
+    let clocks = EngineClocks {
+        // A poll that waits for a ping must not look like a silent connection to our own front door.
+        ping_every: PING_EVERY.min(sessions.silence_max / 2),
+        ping_time_max: PING_TIME_MAX,
+        connect_time_max: CONNECT_TIME_MAX,
+    };
+    let (service, io) = socket_io_builder(clocks).build_svc();
+    let own = TaskTracker::new();
+    let connected = {
+        let (sessions, own) = (sessions.clone(), own.clone());
+        move |socket: SocketRef, TryData(auth): TryData<Value>| {
+            begin(socket, auth.ok(), &sessions, &own);
+            ready(())
+        }
+    };
+    // Before the client hears that it is connected, and so before anything of it can come.
+    let connecting = |socket: SocketRef| {
+        listen(&socket);
+        ready(Ok::<(), Infallible>(()))
+    };
+    io.ns("/", connected.with(connecting));
+    sessions.tasks.spawn(close_at_stop(io, sessions.stop.clone(), own));
+    let sessions_max = sessions.connections_max;
+    EngineIo::new(service, sessions_max, PAYLOAD_BYTES_MAX as usize, &sessions.metrics, sessions.stop.clone())
+}
+
+/// Takes the commands of a client, in their order: the library would run a handler for each at once.
+fn listen(socket: &SocketRef) {
+    let Some(admission) = admission_of(socket) else {
+        return;
+    };
+    let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
+    *admission.commands.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(receiver);
+    for kind in Kind::ALL {
+        let commands = commands.clone();
+        let take = move |TryData(data): TryData<Value>, ack: AckSender, IsAwaited(is_awaited): IsAwaited| {
+            let command = Command { kind, data: data.unwrap_or_default(), answer: Answer { ack, is_awaited } };
+            if let Err(error) = commands.try_send(command) {
+                // It could not be kept, so it is answered at once. Without room for that its client hears nothing, and
+                // sends again.
+                error.into_inner().answer.refuse();
+            }
+            ready(())
+        };
+        socket.on(kind.event(), take);
+    }
+}
+
+fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: &TaskTracker) {
+    let Some(admission) = admission_of(&socket) else {
+        return;
+    };
+    let commands = admission.commands.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let Some(commands) = commands else {
+        return;
+    };
+    let gone = CancellationToken::new();
+    let on_disconnect = {
+        let gone = gone.clone();
+        move || {
+            gone.cancel();
+            ready(())
+        }
+    };
+    socket.on_disconnect(on_disconnect);
+    let place = auth.as_ref().and_then(|auth| auth.get("after")).and_then(Value::as_str).map(str::to_owned);
+    let session = Session::new(socket, sessions.clone(), commands, gone, place);
+    // Waited for twice: by the server, and by who closes the sockets.
+    own.spawn(sessions.tasks.track_future(session.run()));
+}
+
+fn admission_of(socket: &SocketRef) -> Option<Arc<Admission>> {
+    socket.req_parts().extensions.get::<Arc<Admission>>().cloned()
+}
+
+/// Closes the connections below the sockets, when these have said where they were. A socket that is disconnected by
+/// itself would tell its client that the server wants to be rid of it, and official clients then stay away.
+async fn close_at_stop(io: SocketIo, stop: CancellationToken, own: TaskTracker) {
+    stop.cancelled().await;
+    own.close();
+    let _ = timeout(LAST_WORDS_TIME_MAX, own.wait()).await;
+    if timeout(CLOSE_TIME_MAX, io.close()).await.is_err() {
+        debug!("some Socket.IO clients did not take their last packet");
+    }
+}
+
+/// Whether the client has asked for an acknowledgement.
+struct IsAwaited(bool);
+
+impl<A: socketioxide::adapter::Adapter> FromMessageParts<A> for IsAwaited {
+    type Error = Infallible;
+
+    fn from_message_parts(_: &Arc<Socket<A>>, _: &mut Packet, ack: &Option<i64>) -> Result<Self, Infallible> {
+        Ok(Self(ack.is_some()))
+    }
+}

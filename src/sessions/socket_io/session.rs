@@ -1,0 +1,306 @@
+//! One socket: its commands one after the other, and what there is to tell it as far as it has room.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use poem::http::StatusCode;
+use serde_json::{Map, Value, json, value::RawValue};
+use socketioxide::{SendError, SocketError, extract::SocketRef};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::{Answer, Command, Kind},
+    following::Following,
+    room::Room,
+};
+use crate::{
+    message::{Draft, NewMessage},
+    mongo::{InsertError, Inserted, Inserter},
+    problem::Problem,
+    sessions::{frame::ServerFrame, websocket::Sessions},
+};
+
+/// How often an idle client gets its position, as over the WebSocket.
+const POSITION_EVERY: Duration = Duration::from_secs(25);
+/// How long to wait for a client that has no room: first, and at most. Each time twice as long.
+const ROOM_PAUSE_MIN: Duration = Duration::from_millis(1);
+const ROOM_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// How long a client may take for its last packet.
+const LAST_WORD_TIME_MAX: Duration = Duration::from_millis(400);
+
+/// The socket is closed, or the server stops.
+struct End;
+
+/// The insert under way: one at a time, so that the messages of one socket keep their order.
+type Inserting = (JoinHandle<Result<Inserted, InsertError>>, Answer, Option<String>);
+
+/// One socket.
+pub(super) struct Session {
+    socket: SocketRef,
+    sessions: Arc<Sessions>,
+    inserter: Inserter,
+    commands: mpsc::Receiver<Command>,
+    /// Cancelled when the socket is closed.
+    gone: CancellationToken,
+    following: Following,
+    /// What was read, and found no room after all.
+    unsent: Option<(&'static str, Vec<u8>)>,
+    inserting: Option<Inserting>,
+}
+
+impl Session {
+    pub(super) fn new(
+        socket: SocketRef,
+        sessions: Arc<Sessions>,
+        commands: mpsc::Receiver<Command>,
+        gone: CancellationToken,
+        place: Option<String>,
+    ) -> Self {
+        Self {
+            inserter: sessions.inserter.for_source("socket.io"),
+            following: Following::new(sessions.sources.clone(), place),
+            socket,
+            sessions,
+            commands,
+            gone,
+            unsent: None,
+            inserting: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // It ends when the socket is gone, or the server stops; there is nobody else to tell.
+        let End = self.serve().await;
+        if self.sessions.stop.is_cancelled() && !self.gone.is_cancelled() {
+            // The place to come back with. The connection is closed when all have had the time to say it.
+            let _ = timeout(LAST_WORD_TIME_MAX, self.say_position()).await;
+        }
+        self.finish_inserts().await;
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut told = self.sessions.status.told();
+        let mut position_at = Instant::now() + POSITION_EVERY;
+        let mut pause = ROOM_PAUSE_MIN;
+        loop {
+            let tells_from = self.following.tells_from;
+            let is_reading = tells_from <= Instant::now();
+            let (room, has_told) = if is_reading { self.tell() } else { (Room::Free, false) };
+            if room == Room::Gone {
+                return End;
+            }
+            // A client that has taken something will soon have room again.
+            let is_stuck = room == Room::Full && !has_told;
+            pause = if is_stuck { (pause * 2).min(ROOM_PAUSE_MAX) } else { ROOM_PAUSE_MIN };
+            let (gone, stop) = (self.gone.clone(), self.sessions.stop.clone());
+            let done = tokio::select! {
+                () = gone.cancelled() => Err(End),
+                () = stop.cancelled() => Err(End),
+                turned = self.following.turn(), if is_reading && room == Room::Free => {
+                    if turned { Ok(()) } else { Err(End) }
+                }
+                // It is also looked for in vain: what the client does is not told to us.
+                () = sleep(pause), if room == Room::Full => Ok(()),
+                () = sleep_until(tells_from), if !is_reading => Ok(()),
+                Some(command) = self.commands.recv(), if self.inserting.is_none() => self.obey(command).await,
+                outcome = outcome_of(&mut self.inserting) => self.answer_insert(outcome).await,
+                () = sleep_until(position_at) => {
+                    position_at = Instant::now() + POSITION_EVERY;
+                    self.say_position().await
+                }
+                Ok(()) = told.changed() => self.say_position().await,
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Tells the client what there is, as far as it has room. A client that has none holds a place in the log. Returns
+    /// whether there is room for more, and whether something was told.
+    fn tell(&mut self) -> (Room, bool) {
+        let Some(subscription) = &mut self.following.subscription else {
+            return (Room::Free, false);
+        };
+        let mut room = Room::of(&self.socket);
+        if room != Room::Free {
+            return (room, false);
+        }
+        if let Some((kind, json)) = self.unsent.take() {
+            room = emit(&self.socket, kind, &json);
+            if room != Room::Free {
+                self.unsent = Some((kind, json));
+                return (room, false);
+            }
+        }
+        let mut has_told = false;
+        let (socket, unsent) = (&self.socket, &mut self.unsent);
+        subscription.tell(&self.sessions.metrics, |piece| {
+            room = emit(socket, piece.kind, piece.json);
+            if room == Room::Full {
+                // There was room, and the library took it for packets of its own.
+                *unsent = Some((piece.kind, piece.json.to_vec()));
+                return ControlFlow::Break(());
+            }
+            has_told = true;
+            if room == Room::Free {
+                room = Room::of(socket);
+            }
+            if room == Room::Free { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        (room, has_told)
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), End> {
+        let Command { kind, data, answer } = command;
+        let fields = match data {
+            Value::Object(fields) => fields,
+            _ => {
+                let detail = format!("`{}` takes an object", kind.event());
+                return self.complain(answer, None, Problem::new(StatusCode::BAD_REQUEST, detail)).await;
+            }
+        };
+        let done = match kind {
+            Kind::Message => return self.insert(fields, answer).await,
+            Kind::Subscribe => self.following.follow(&fields).map(|followed| {
+                // What is told once more needs not be sent late, but that everything must be loaded anew.
+                self.unsent.take_if(|(kind, _)| followed.is_anew && *kind != "reset");
+                json!({ "topic": followed.topic, "cursor": followed.cursor })
+            }),
+            Kind::Unsubscribe => self.following.unfollow(&fields).map(|topic| json!({ "topic": topic })),
+        };
+        match done {
+            Ok(done) => self.acknowledge(answer, done).await,
+            Err(problem) => self.complain(answer, None, problem).await,
+        }
+    }
+
+    async fn insert(&mut self, fields: Map<String, Value>, answer: Answer) -> Result<(), End> {
+        let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
+        match Draft::from_json(fields).and_then(NewMessage::parse) {
+            Ok(message) => {
+                // A task of its own, so that it goes on whatever becomes of the socket.
+                let inserter = self.inserter.clone();
+                let task = self.sessions.tasks.spawn(async move { inserter.insert(message).await });
+                self.inserting = Some((task, answer, id));
+                Ok(())
+            }
+            Err(errors) => self.complain(answer, id, Problem::invalid(errors)).await,
+        }
+    }
+
+    async fn answer_insert(&mut self, outcome: Option<Result<Inserted, InsertError>>) -> Result<(), End> {
+        let Some((_, answer, id)) = self.inserting.take() else {
+            return Ok(());
+        };
+        match outcome {
+            Some(Ok(inserted)) => self.acknowledge(answer, json!({ "message": inserted.message })).await,
+            Some(Err(error)) => self.complain(answer, id, error.into()).await,
+            None => {
+                let problem = Problem::unavailable("the server failed; send the message again with the same id");
+                self.complain(answer, id, problem).await
+            }
+        }
+    }
+
+    /// What the client has sent is inserted, also when it left at once or the server stops. Nobody is told any more: a
+    /// client that is unsure sends again with the same id.
+    async fn finish_inserts(mut self) {
+        self.commands.close();
+        if let Some((task, ..)) = self.inserting.take() {
+            let _ = task.await;
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let (Kind::Message, Value::Object(fields)) = (command.kind, command.data)
+                && let Ok(message) = Draft::from_json(fields).and_then(NewMessage::parse)
+            {
+                // The inserter counts and logs what fails.
+                let _ = self.inserter.insert(message).await;
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, answer: Answer, done: Value) -> Result<(), End> {
+        if answer.is_awaited {
+            self.wait_for_room().await?;
+            let _ = answer.ack.send(&done);
+        }
+        Ok(())
+    }
+
+    /// Without an acknowledgement to put it into, a problem is an event of its own.
+    async fn complain(&mut self, answer: Answer, id: Option<String>, problem: Problem) -> Result<(), End> {
+        if answer.is_awaited {
+            return self.acknowledge(answer, json!({ "problem": problem })).await;
+        }
+        let frame = ServerFrame::Error { id: id.as_deref(), problem: &problem }.json();
+        self.say("error", &frame).await
+    }
+
+    async fn say_position(&mut self) -> Result<(), End> {
+        // A client that follows nothing yet keeps the place that it came with.
+        let Some(subscription) = &mut self.following.subscription else {
+            return Ok(());
+        };
+        let stream = self.sessions.status.told().borrow().as_str();
+        let frame = ServerFrame::Position { cursor: subscription.position(), stream }.json();
+        if self.unsent.is_some() || self.following.tells_from > Instant::now() {
+            // The position is beyond what the client has, or it is not yet known whether there is an answer to it.
+            return Ok(());
+        }
+        self.say("position", &frame).await
+    }
+
+    async fn say(&mut self, kind: &'static str, json: &[u8]) -> Result<(), End> {
+        self.wait_for_room().await?;
+        match emit(&self.socket, kind, json) {
+            Room::Gone => Err(End),
+            // It is said once more in a while, or it was of no use to a client that does not read.
+            Room::Free | Room::Full => Ok(()),
+        }
+    }
+
+    async fn wait_for_room(&mut self) -> Result<(), End> {
+        let mut pause = ROOM_PAUSE_MIN;
+        loop {
+            match Room::of(&self.socket) {
+                Room::Free => return Ok(()),
+                Room::Gone => return Err(End),
+                Room::Full => {}
+            }
+            tokio::select! {
+                () = self.gone.cancelled() => return Err(End),
+                () = sleep(pause) => pause = (pause * 2).min(ROOM_PAUSE_MAX),
+            }
+            if self.sessions.stop.is_cancelled() {
+                return Err(End);
+            }
+        }
+    }
+}
+
+/// Sends one event with the frame as its argument.
+fn emit(socket: &SocketRef, kind: &'static str, json: &[u8]) -> Room {
+    // It was JSON when it was written; to be looked through once more costs less than to be written once more.
+    let Ok(json) = serde_json::from_slice::<&RawValue>(json) else {
+        return Room::Free;
+    };
+    match socket.emit(kind, json) {
+        Ok(()) | Err(SendError::Serialize(_)) => Room::Free,
+        Err(SendError::Socket(SocketError::InternalChannelFull)) => Room::Full,
+        Err(SendError::Socket(_)) => Room::Gone,
+    }
+}
+
+/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
+/// and called again.
+async fn outcome_of(inserting: &mut Option<Inserting>) -> Option<Result<Inserted, InsertError>> {
+    match inserting {
+        Some((task, ..)) => task.await.ok(),
+        None => std::future::pending().await,
+    }
+}
