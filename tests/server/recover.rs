@@ -148,7 +148,8 @@ async fn clients_of_a_restarted_server_go_on_from_memory() {
         server.say("general", &n.to_string()).await;
         cursors.push(cursor(&follower.expect("created").await));
     }
-    let database = server.database.name().to_owned();
+    // Held, as the last test that runs would else end the shared mongod between the two servers.
+    let (database, _mongo) = (server.database.name().to_owned(), server.mongo.clone());
     server.stop().await;
     let server = TestServer::start_on(&database, &[]).await;
     server.say("general", "5").await;
