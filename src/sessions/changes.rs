@@ -13,7 +13,7 @@ use futures::{
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{pieces::CHUNK_BYTES, subscription::Subscription, websocket::Sessions};
+use super::{Sessions, pieces::CHUNK_BYTES, subscription::Subscription};
 use crate::telemetry::Counted;
 
 /// The most changes of one answer. Its cursor then goes on from there.

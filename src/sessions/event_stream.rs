@@ -26,15 +26,13 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
+    KEEP_ALIVE, Sessions,
     frame::ServerFrame,
     pieces::{CHUNK_BYTES, Piece},
     subscription::Subscription,
-    websocket::Sessions,
 };
 use crate::{telemetry::Counted, watcher::Told};
 
-/// How often an idle client gets its position, as over the WebSocket.
-const POSITION_EVERY: Duration = Duration::from_secs(25);
 /// How often an idle client gets a comment, at the latest: this is what the protocol's authors advise for old proxies.
 const COMMENT_EVERY_MAX: Duration = Duration::from_secs(15);
 /// After how many milliseconds a client comes back. A time of its own for each, so that they do not all come at once.
@@ -66,7 +64,7 @@ enum Stage {
 impl EventStream {
     pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let now = Instant::now();
-        let (comment_at, position_at) = (now + comment_every(sessions.silence_max), now + POSITION_EVERY);
+        let (comment_at, position_at) = (now + comment_every(sessions.silence_max), now + KEEP_ALIVE);
         let dismissal = {
             let sessions = sessions.clone();
             async move { sessions.dismissal().await }.boxed()
@@ -133,7 +131,7 @@ impl EventStream {
         let now = Instant::now();
         let is_position = self.position_at <= now;
         if is_position {
-            self.position_at = now + POSITION_EVERY;
+            self.position_at = now + KEEP_ALIVE;
         }
         self.comment_at = now + comment_every(self.sessions.silence_max);
         self.clock.as_mut().reset(self.comment_at.min(self.position_at));

@@ -15,11 +15,11 @@ use poem_openapi::{
 };
 
 use super::{
+    Sessions,
     changes::{Changes, WAIT_SECS_MAX},
     event_stream::EventStream,
     schema::Frame,
     subscription::{Interest, Subscription},
-    websocket::Sessions,
 };
 use crate::{message::FieldError, problem::Problem};
 

@@ -23,5 +23,52 @@ pub use live_api::LiveApi;
 pub use socket::{ReadError, Socket, WriteError};
 pub use socket_io::{EngineClocks, EngineIo, serve_socket_io, socket_io_builder};
 pub use subscription::{Interest, Output, Sources, Subscription, Told, TopicsError};
-pub use websocket::{Sessions, serve_websocket};
+pub use websocket::serve_websocket;
 pub use wire::{Decoder, Incoming, MESSAGE_BYTES_MAX, Outgoing, Violation};
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{mongo::Inserter, telemetry::Metrics, watcher::WatcherStatus};
+
+/// How often an idle client gets its position, over every transport, and a ping besides where there are pings: often
+/// enough for proxies, which cut connections that are silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// How much longer the sessions take to end for each one of them: 200 a second.
+const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
+
+/// What sessions work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    /// Where they read.
+    pub sources: Sources,
+    /// What they tell of the stream.
+    pub status: WatcherStatus,
+    /// Where they insert.
+    pub inserter: Inserter,
+    /// Where they are counted.
+    pub metrics: Metrics,
+    /// Over how long the sessions end when the server stops, at most.
+    pub drain_max: Duration,
+    /// The most sessions of a transport that does not have a connection for each.
+    pub connections_max: usize,
+    /// After how long without a byte the front door closes a connection that is still HTTP.
+    pub silence_max: Duration,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
+    /// Holds their tasks, so that the server can wait for them: they outlive their requests.
+    pub tasks: TaskTracker,
+}
+
+impl Sessions {
+    /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of
+    /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
+    pub(super) async fn dismissal(&self) {
+        self.stop.cancelled().await;
+        let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
+        // Boxed: every session waits for the line above, and few for this one.
+        Box::pin(sleep(spread.mul_f64(rand::random()))).await;
+    }
+}

@@ -13,74 +13,34 @@ use bytes::Bytes;
 use poem::{Request, Response, handler, http::StatusCode, web::Data};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{
+    KEEP_ALIVE, Sessions,
     close::Close,
     frame::{ClientFrame, FrameError, ServerFrame, event_frame},
     handshake::accept,
     socket::{ReadError, Socket, WriteError},
-    subscription::{Interest, Output, Sources, Subscription, Told},
+    subscription::{Interest, Output, Subscription, Told},
     wire::{Incoming, Outgoing, Violation},
 };
 use crate::{
     listener::ClientStream,
     message::FieldError,
-    mongo::{InsertError, Inserted, Inserter},
+    mongo::{InsertError, Inserted},
     problem::Problem,
-    telemetry::{Counted, Metrics, ReasonLabels},
+    telemetry::{Counted, ReasonLabels},
     topic::Topic,
-    watcher::WatcherStatus,
 };
 
-/// How often an idle client gets its position and a ping: often enough for proxies, which cut connections that are
-/// silent for a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// After so long without a sign of life of the client it is gone or stuck. A ping every 25 s asks for one.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a client that is told to go may take to read that.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// How much longer the sessions take to end for each one of them: 200 a second.
-const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
 /// Messages of one socket that are being inserted; when there are more, its frames are not read on.
 const INSERTS_MAX: usize = 32;
-
-/// What sessions work with. Cheap to clone.
-#[derive(Clone)]
-pub struct Sessions {
-    /// Where they read.
-    pub sources: Sources,
-    /// What they tell of the stream.
-    pub status: WatcherStatus,
-    /// Where they insert.
-    pub inserter: Inserter,
-    /// Where they are counted.
-    pub metrics: Metrics,
-    /// Over how long the sessions end when the server stops, at most.
-    pub drain_max: Duration,
-    /// The most sessions of a transport that does not have a connection for each.
-    pub connections_max: usize,
-    /// After how long without a byte the front door closes a connection that is still HTTP.
-    pub silence_max: Duration,
-    /// Cancelled when the server stops.
-    pub stop: CancellationToken,
-    /// Holds their tasks, so that the server can wait for them: they outlive their requests.
-    pub tasks: TaskTracker,
-}
-
-impl Sessions {
-    /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of
-    /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
-    pub(super) async fn dismissal(&self) {
-        self.stop.cancelled().await;
-        let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
-        // Boxed: every session waits for the line above, and few for this one.
-        Box::pin(sleep(spread.mul_f64(rand::random()))).await;
-    }
-}
 
 /// `GET /ws?room=general&inbox=NAME&all=true&after=CURSOR`
 #[handler]

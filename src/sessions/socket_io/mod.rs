@@ -23,7 +23,7 @@ use tracing::debug;
 
 pub use engine::EngineIo;
 
-use super::{websocket::Sessions, wire::MESSAGE_BYTES_MAX};
+use super::{Sessions, wire::MESSAGE_BYTES_MAX};
 use command::{Answer, Command, Kind};
 use engine::Admission;
 use session::Session;

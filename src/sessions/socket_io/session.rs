@@ -21,11 +21,9 @@ use crate::{
     message::{Draft, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
-    sessions::{frame::ServerFrame, websocket::Sessions},
+    sessions::{KEEP_ALIVE, Sessions, frame::ServerFrame},
 };
 
-/// How often an idle client gets its position, as over the WebSocket.
-const POSITION_EVERY: Duration = Duration::from_secs(25);
 /// How long to wait for a client that has no room: first, and at most. Each time twice as long.
 const ROOM_PAUSE_MIN: Duration = Duration::from_millis(1);
 const ROOM_PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -84,7 +82,7 @@ impl Session {
 
     async fn serve(&mut self) -> End {
         let mut told = self.sessions.status.told();
-        let mut position_at = Instant::now() + POSITION_EVERY;
+        let mut position_at = Instant::now() + KEEP_ALIVE;
         let mut pause = ROOM_PAUSE_MIN;
         loop {
             let tells_from = self.following.tells_from;
@@ -109,7 +107,7 @@ impl Session {
                 Some(command) = self.commands.recv(), if self.inserting.is_none() => self.obey(command).await,
                 outcome = outcome_of(&mut self.inserting) => self.answer_insert(outcome).await,
                 () = sleep_until(position_at) => {
-                    position_at = Instant::now() + POSITION_EVERY;
+                    position_at = Instant::now() + KEEP_ALIVE;
                     self.say_position().await
                 }
                 Ok(()) = told.changed() => self.say_position().await,
