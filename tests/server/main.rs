@@ -4,6 +4,7 @@
 mod around;
 mod binary;
 mod changes;
+mod clients;
 mod contract;
 mod cursors;
 mod events;

@@ -10,7 +10,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{process::Command, time::timeout};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::harness::PATIENCE_SECS;
 
 /// How long an installation may take, in seconds: some megabytes over a slow line.
 const INSTALL_SECS_MAX: u64 = 300;
@@ -19,6 +26,8 @@ const RUN_SECS_MAX: u64 = 60;
 
 /// Where the programs, and the lists of what they need, are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs");
+/// Programs to be pasted by others.
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients");
 /// Where what they need is installed: outside the source, and kept between runs.
 const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/programs");
 
@@ -26,35 +35,149 @@ const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/programs");
 pub struct Language {
     interpreter: PathBuf,
     variables: Vec<(&'static str, PathBuf)>,
+    /// Where its packages are installed.
+    pub folder: PathBuf,
 }
 
 impl Language {
     /// Python with the packages of `requirements.txt`. `None`, loudly, where that can not be had; see [`or_skip`].
     pub async fn python() -> Option<Self> {
-        or_skip("Python", install("python", &["requirements.txt"], install_python).await)
-            .map(|folder| Self { interpreter: folder.join("venv/bin/python"), variables: Vec::new() })
+        let files = ["requirements.txt"];
+        or_skip("Python", install("python", Path::new(SOURCES), &files, install_python).await).map(|folder| Self {
+            interpreter: folder.join("venv/bin/python"),
+            variables: Vec::new(),
+            folder,
+        })
     }
 
     /// Node.js with the packages of `package-lock.json`. `None`, loudly, where that can not be had; see [`or_skip`].
     pub async fn node() -> Option<Self> {
+        Self::node_with("node", Path::new(SOURCES)).await
+    }
+
+    /// Node.js with the shell of MongoDB.
+    pub async fn mongosh() -> Option<Self> {
+        Self::node_with("mongosh", &Path::new(SOURCES).join("mongosh")).await
+    }
+
+    /// Node.js with what checks specifications and makes clients of them.
+    pub async fn specifications() -> Option<Self> {
+        Self::node_with("specifications", &Path::new(SOURCES).join("specifications")).await
+    }
+
+    async fn node_with(name: &str, lists: &Path) -> Option<Self> {
         let files = ["package.json", "package-lock.json"];
-        or_skip("Node.js", install("node", &files, install_node).await).map(|folder| Self {
+        or_skip("Node.js", install(name, lists, &files, install_node).await).map(|folder| Self {
             interpreter: "node".into(),
             variables: vec![("NODE_PATH", folder.join("node_modules"))],
+            folder,
         })
     }
 
     /// Runs a program of `tests/programs`, which must succeed, and returns what it printed.
     pub async fn run(&self, program: &str, args: &[&str]) -> String {
-        let mut command = Command::new(&self.interpreter);
-        command.arg(Path::new(SOURCES).join(program)).args(args).envs(self.variables.iter().cloned());
-        // Python would leave its byte code beside the source.
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut command = self.command(&Path::new(SOURCES).join(program));
+        command.args(args);
         match output(command, RUN_SECS_MAX).await {
             Ok(printed) => printed,
             Err(why) => panic!("{program} {why}"),
         }
     }
+
+    /// Runs a program to its end, which may be bad, and returns what it printed, or why it failed.
+    pub async fn attempt(&self, program: &Path, args: &[&str], folder: &Path) -> Result<String, String> {
+        let mut command = self.command(program);
+        // What it keeps for its user is not for ours.
+        command.args(args).current_dir(folder).env("HOME", folder);
+        output(command, RUN_SECS_MAX).await
+    }
+
+    /// Starts a program of `examples/clients` as somebody does who has copied it to a folder with its packages.
+    pub fn start_example(&self, program: &str, variable: (&str, &str)) -> Running {
+        let folder = TempDir::new_in(&self.folder).expect("a folder beside the packages");
+        let copy = folder.path().join(program);
+        fs::copy(Path::new(EXAMPLES).join(program), &copy).expect("the program");
+        let mut command = self.command(&copy);
+        command.env(variable.0, variable.1);
+        Running { _folder: Some(folder), ..Running::start(command) }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(&self.interpreter);
+        command.arg(program).envs(self.variables.iter().cloned());
+        // Python would leave its byte code beside the source.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+}
+
+/// The path of a file of `tests/programs`.
+pub fn source(name: &str) -> PathBuf {
+    Path::new(SOURCES).join(name)
+}
+
+/// The path of a program of `examples/clients`.
+pub fn example(program: &str) -> PathBuf {
+    Path::new(EXAMPLES).join(program)
+}
+
+/// A program that runs until it is dropped, or ends.
+pub struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    input: Option<ChildStdin>,
+    _folder: Option<TempDir>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = piped.spawn().expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let input = child.stdin.take();
+        Self { child, lines, input, _folder: None }
+    }
+
+    /// Its next line; `None` when it has closed its output.
+    pub async fn line(&mut self) -> Option<String> {
+        let line = timeout(Duration::from_secs(PATIENCE_SECS), self.lines.next_line()).await;
+        line.expect("a line within the deadline").expect("lines of text")
+    }
+
+    /// Types a line.
+    pub async fn type_line(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("its input is open");
+        input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+        input.flush().await.expect("it reads");
+    }
+
+    /// Ends its input, and returns the lines that it still prints. It must succeed.
+    pub async fn end(&mut self) -> Vec<String> {
+        self.input = None;
+        let mut lines = Vec::new();
+        while let Some(line) = self.line().await {
+            lines.push(line);
+        }
+        let status = timeout(Duration::from_secs(PATIENCE_SECS), self.child.wait()).await;
+        let status = status.expect("it ends").expect("its status");
+        assert!(status.success(), "{status}");
+        lines
+    }
+}
+
+/// The path of one of our own examples, built as it is now: a test that runs alone would else meet an old one.
+pub async fn own_example(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_corriente"));
+    let built = program.parent().expect("a folder of programs");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if built.ends_with("release") {
+        cargo.arg("--release");
+    }
+    if let Err(why) = output(cargo, INSTALL_SECS_MAX).await {
+        panic!("the example {name} could not be built: it {why}");
+    }
+    built.join("examples").join(name)
 }
 
 /// On a developer's machine without Python or Node.js a test that needs it says so and ends; in CI it fails.
@@ -74,12 +197,13 @@ fn or_skip<T>(what: &str, installed: Result<T, String>) -> Option<T> {
 /// once wait for one of them to do it; another version of the files is another folder.
 async fn install(
     name: &str,
+    lists: &Path,
     files: &[&str],
     how: impl AsyncFnOnce(&Path) -> Result<(), String>,
 ) -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     for file in files {
-        fs::read(Path::new(SOURCES).join(file)).map_err(|error| format!("{file}: {error}"))?.hash(&mut hasher);
+        fs::read(lists.join(file)).map_err(|error| format!("{file}: {error}"))?.hash(&mut hasher);
     }
     let folder = Path::new(CACHE).join(format!("{name}-{:016x}", hasher.finish()));
     let done = folder.join("installed");
@@ -98,7 +222,7 @@ async fn install(
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(in_words)?;
     for file in files {
-        fs::copy(Path::new(SOURCES).join(file), folder.join(file)).map_err(in_words)?;
+        fs::copy(lists.join(file), folder.join(file)).map_err(in_words)?;
     }
     how(&folder).await?;
     File::create(&done).map_err(in_words)?;
@@ -132,8 +256,8 @@ async fn output(mut command: Command, secs_max: u64) -> Result<String, String> {
         Ok(Err(error)) => Err(format!("could not be started: {error}")),
         Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(Ok(output)) => {
-            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(format!("ended with {}: {}", output.status, complaint.trim()))
+            let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            Err(format!("ended with {}: {}\n{}", output.status, complaint.trim(), said.trim()))
         }
     }
 }

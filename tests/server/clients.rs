@@ -1,0 +1,203 @@
+//! The clients of `examples/`: each is run as it stands there, and speaks with the others.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{
+    harness::{Follower, TestServer},
+    programs::{Language, Running, example, own_example},
+    relay::Relay,
+};
+
+/// The URI of a server's own database, as its line `mongodb: …` names it.
+fn uri_of(server: &TestServer) -> String {
+    server.mongo.uri().replacen("/?", &format!("/{}?", server.database.name()), 1)
+}
+
+/// A program must say something that everybody hears, and hear what others say.
+async fn expect_talk(server: &TestServer, mut follower: Follower, mut program: Running, sender: &str, own: &str) {
+    let shown = |line: Option<String>| {
+        let line = line.expect("the program runs on");
+        match serde_json::from_str::<Value>(&line) {
+            Ok(frame) => {
+                let text = |field: &str| frame["message"][field].as_str().expect("a text").to_owned();
+                format!("{}: {}", text("sender"), text("content"))
+            }
+            Err(_) => line,
+        }
+    };
+    let created = follower.expect("created").await;
+    assert_eq!((&created["message"]["sender"], &created["message"]["content"]), (&json!(sender), &json!(own)));
+    assert_eq!(shown(program.line().await), format!("{sender}: {own}"));
+    server.say("general", "an answer").await;
+    assert_eq!(shown(program.line().await), "Ana: an answer");
+}
+
+#[tokio::test]
+async fn mongosh_writes_and_mends_and_everybody_is_told() {
+    let Some(mongosh) = Language::mongosh().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    server.say("general", "before").await;
+    let mut follower = server.follow("room=general").await;
+    let home = TempDir::new().unwrap();
+    let shell = mongosh.folder.join("node_modules/mongosh/bin/mongosh.js");
+    let program = example("mongosh_chat.js");
+    let args = ["--quiet", &uri_of(&server), program.to_str().unwrap()];
+    let printed = mongosh.attempt(&shell, &args, home.path()).await.expect("mongosh succeeds");
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["Marta: Hola desde mongosh, corregido", "Ana: before"]);
+    assert_eq!(follower.expect("created").await["message"]["content"], "Hola desde mongosh");
+    assert_eq!(follower.expect("updated").await["message"]["content"], "Hola desde mongosh, corregido");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pymongo_writes_and_reads() {
+    let Some(python) = Language::python().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let follower = server.follow("room=general").await;
+    let program = python.start_example("pymongo_chat.py", ("URI", &uri_of(&server)));
+    expect_talk(&server, follower, program, "Pablo", "Hola desde pymongo").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn mongoose_writes_and_reads() {
+    let Some(node) = Language::node().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let follower = server.follow("room=general").await;
+    let program = node.start_example("mongoose_chat.mjs", ("URI", &uri_of(&server)));
+    expect_talk(&server, follower, program, "Nora", "Hola desde Mongoose").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_official_socket_io_client_writes_and_reads() {
+    let Some(node) = Language::node().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let follower = server.follow("room=general").await;
+    let program = node.start_example("socket_io_chat.mjs", ("SERVER", &server.url));
+    expect_talk(&server, follower, program, "Sofía", "Hola desde Socket.IO").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn python_socketio_writes_and_reads() {
+    let Some(python) = Language::python().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let follower = server.follow("room=general").await;
+    let program = python.start_example("socket_io_chat.py", ("SERVER", &server.url));
+    expect_talk(&server, follower, program, "Pía", "Hola desde Python").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn curl_writes_and_reads() {
+    let server = TestServer::start().await;
+    let follower = server.follow("room=general").await;
+    let mut shell = Command::new("sh");
+    shell.arg(example("curl.sh")).env("SERVER", &server.url);
+    expect_talk(&server, follower, Running::start(shell), "Carla", "Hola desde curl").await;
+    server.stop().await;
+}
+
+/// The chat in the terminal, with these flags.
+async fn chat(url: &str, flags: &[&str]) -> Running {
+    let mut command = Command::new(own_example("chat").await);
+    command.args(["--url", url]).args(flags).env("TZ", "UTC");
+    Running::start(command)
+}
+
+/// A line without the time at its beginning.
+async fn told(chat: &mut Running) -> String {
+    let line = chat.line().await.expect("the chat runs on");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert_eq!((time.len(), time.find(':')), (5, Some(2)), "{line}");
+    rest.to_owned()
+}
+
+#[tokio::test]
+async fn the_chat_in_the_terminal_shows_the_history_and_what_happens_and_sends_what_is_typed() {
+    let server = TestServer::start().await;
+    server.say("dev", "before").await;
+    let mut chat = chat(&server.url, &["--room", "dev", "--name", "Luis"]).await;
+    assert_eq!(told(&mut chat).await, "Ana: before");
+    let mut follower = server.follow("room=dev").await;
+    chat.type_line("¿qué tal?").await;
+    let message = follower.expect("created").await["message"].clone();
+    assert_eq!((&message["sender"], &message["content"]), (&json!("Luis"), &json!("¿qué tal?")));
+    assert_eq!(told(&mut chat).await, "Luis: ¿qué tal?");
+    // What could play tricks with a terminal is shown as what it is.
+    let content = "one\u{1b}[2J\ntwo";
+    let id = server.say("dev", content).await["id"].as_str().unwrap().to_owned();
+    assert_eq!(told(&mut chat).await, "Ana: one\u{FFFD}[2J");
+    assert_eq!(chat.line().await.as_deref(), Some("      two"));
+    let id = mongodb::bson::oid::ObjectId::parse_str(id).unwrap();
+    let messages = server.messages();
+    let edit = mongodb::bson::doc! { "$set": { "content": "mended" } };
+    messages.update_one(mongodb::bson::doc! { "_id": id }, edit).await.unwrap();
+    assert_eq!(told(&mut chat).await, "Ana: mended (edited)");
+    messages.delete_one(mongodb::bson::doc! { "_id": id }).await.unwrap();
+    assert_eq!(told(&mut chat).await, "Ana: deleted: mended");
+    // What it can not send it says, and goes on.
+    chat.type_line(&"x".repeat(4_001)).await;
+    chat.type_line("the last words").await;
+    let rest = chat.end().await;
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0].ends_with("Luis: the last words"), "{rest:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_chat_in_the_terminal_writes_direct_messages() {
+    let server = TestServer::start().await;
+    let mut chat = chat(&server.url, &["--inbox", "Ana", "--name", "Ana"]).await;
+    let mut follower = server.follow("inbox=Luis").await;
+    chat.type_line("to nobody").await;
+    chat.type_line("@Luis psst").await;
+    assert_eq!(follower.expect("created").await["message"]["content"], "psst");
+    assert_eq!(told(&mut chat).await, "Ana to Luis: psst");
+    assert_eq!(chat.end().await, Vec::<String>::new());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_chat_in_the_terminal_comes_back_after_breaks_and_resets_with_nothing_lost() {
+    let server = TestServer::start().await;
+    let relay = Relay::to(&server.url, 2, 6_000).await;
+    let mut chat = chat(&relay.url, &["--name", "Luis"]).await;
+    chat.type_line("first").await;
+    assert_eq!(told(&mut chat).await, "Luis: first");
+    for n in 0..60 {
+        server.say("general", &n.to_string()).await;
+        if n % 10 == 5 {
+            chat.type_line(&format!("typed {n}")).await;
+        }
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 66 {
+        seen.push(told(&mut chat).await);
+    }
+    let others: Vec<&String> = seen.iter().filter(|line| line.starts_with("Ana: ")).collect();
+    assert_eq!(others, (0..60).map(|n| format!("Ana: {n}")).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    let own: Vec<&String> = seen.iter().filter(|line| line.starts_with("Luis: ")).collect();
+    assert_eq!(own.len(), 6, "{own:?}");
+    assert_eq!(relay.cut(), 2);
+    // What follows its cursor can not be told any more.
+    server.messages().drop().await.unwrap();
+    server.messages().insert_one(mongodb::bson::doc! { "content": "of the new one", "sender": "robot" }).await.unwrap();
+    assert_eq!(told(&mut chat).await, "robot: of the new one");
+    server.say("general", "and live again").await;
+    assert_eq!(told(&mut chat).await, "Ana: and live again");
+    server.stop().await;
+}
