@@ -250,6 +250,66 @@ async fn a_socket_that_stops_reading_gets_everything_when_it_reads_again() {
     server.stop().await;
 }
 
+/// How long a client that is stuck may be kept, in seconds: a ping comes within a second here, and may take 20.
+const STUCK_SECS_MAX: u64 = 60;
+
+#[tokio::test]
+async fn a_socket_that_never_reads_is_closed_and_comes_back_to_its_place() {
+    let server = TestServer::start_with(&["--silence-secs", "2"]).await;
+    let mut stuck = Client::connect(&server, json!({})).await;
+    stuck.subscribe(json!({ "room": "general" })).await;
+    let mut last = stuck.expect("ready").await["cursor"].as_str().unwrap().to_owned();
+    let mut quick = server.follow("room=general").await;
+    let contents: Vec<String> = (0..2_000).map(|n| format!("{n} {}", "x".repeat(3_900))).collect();
+    for part in contents.chunks(200) {
+        insert(&server, "general", part).await;
+        assert_eq!(quick.expect_contents(200).await, part);
+    }
+    let is_let_go = async {
+        while server.metric("corriente_connections{transport=\"socket.io\"}").await > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(STUCK_SECS_MAX), is_let_go).await.expect("the stuck socket is let go");
+    // What had been written is still there to be read, to the byte at which the connection ended.
+    let mut count = 0;
+    let reading = async {
+        while let Some(Ok(packet)) = stuck.socket.next().await {
+            let Some(event) = packet.to_text().ok().and_then(|packet| packet.strip_prefix("42")) else { continue };
+            let [name, frame]: [Value; 2] = serde_json::from_str(event).expect("a name and one argument");
+            count += usize::from(name == "created");
+            last = frame["cursor"].as_str().expect("a cursor").to_owned();
+        }
+    };
+    timeout(Duration::from_secs(PATIENCE_SECS), reading).await.expect("the connection has ended");
+    assert!(count < 2_000, "all of it went into buffers");
+    let mut back = Client::connect(&server, json!({ "after": last })).await;
+    back.subscribe(json!({ "room": "general" })).await;
+    assert_eq!(back.expect_contents(2_000 - count).await, contents[count..]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_socket_sends_at_once_leaves_in_few_batches_and_in_order() {
+    const MESSAGES: usize = 60;
+    let server = TestServer::start().await;
+    let mut reader = server.follow("room=general").await;
+    let mut client = Client::connect(&server, json!({})).await;
+    for n in 0..MESSAGES {
+        let message = json!({ "sender": "Ana", "content": n.to_string() });
+        client.send(&format!("42{n}{}", json!(["message", message]))).await;
+    }
+    assert_eq!(reader.expect_contents(MESSAGES).await, numbers(0..MESSAGES));
+    // Each is acknowledged, in the order in which they were sent.
+    for n in 0..MESSAGES {
+        let answer = client.packet().await.unwrap();
+        assert!(answer.starts_with(&format!("43{n}[")) && answer.contains("\"message\""), "{answer}");
+    }
+    let batches = server.metric("corriente_insert_batch_size_count").await;
+    assert!(batches < MESSAGES as u64, "each message left alone");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come_back() {
     let server = TestServer::start().await;

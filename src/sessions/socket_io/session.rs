@@ -1,7 +1,8 @@
 //! One socket: its commands one after the other, and what there is to tell it as far as it has room.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::ControlFlow, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use poem::http::StatusCode;
 use serde_json::{Map, Value, json, value::RawValue};
 use socketioxide::{SendError, SocketError, extract::SocketRef};
@@ -33,7 +34,10 @@ const LAST_WORD_TIME_MAX: Duration = Duration::from_millis(400);
 /// The socket is closed, or the server stops.
 struct End;
 
-/// The insert under way: one at a time, so that the messages of one socket keep their order.
+/// Messages of one socket that are being inserted; when there are more, its commands wait.
+const INSERTS_MAX: usize = 32;
+
+/// An insert under way: a task of its own, so that it goes on whatever becomes of the socket.
 type Inserting = (JoinHandle<Result<Inserted, InsertError>>, Answer, Option<String>);
 
 /// One socket.
@@ -47,7 +51,8 @@ pub(super) struct Session {
     following: Following,
     /// What was read, and found no room after all.
     unsent: Option<(&'static str, Vec<u8>)>,
-    inserting: Option<Inserting>,
+    /// In the order in which they were sent, which is that in which they join the queue of the inserter.
+    inserting: VecDeque<Inserting>,
 }
 
 impl Session {
@@ -66,7 +71,7 @@ impl Session {
             commands,
             gone,
             unsent: None,
-            inserting: None,
+            inserting: VecDeque::new(),
         }
     }
 
@@ -104,7 +109,7 @@ impl Session {
                 // It is also looked for in vain: what the client does is not told to us.
                 () = sleep(pause), if room == Room::Full => Ok(()),
                 () = sleep_until(tells_from), if !is_reading => Ok(()),
-                Some(command) = self.commands.recv(), if self.inserting.is_none() => self.obey(command).await,
+                Some(command) = self.commands.recv(), if self.inserting.len() < INSERTS_MAX => self.obey(command).await,
                 outcome = outcome_of(&mut self.inserting) => self.answer_insert(outcome).await,
                 () = sleep_until(position_at) => {
                     position_at = Instant::now() + KEEP_ALIVE;
@@ -181,10 +186,9 @@ impl Session {
         let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
         match Draft::from_json(fields).and_then(NewMessage::parse) {
             Ok(message) => {
-                // A task of its own, so that it goes on whatever becomes of the socket.
-                let inserter = self.inserter.clone();
-                let task = self.sessions.tasks.spawn(async move { inserter.insert(message).await });
-                self.inserting = Some((task, answer, id));
+                // It joins the queue here, and so in its order; those that wait there leave together.
+                let task = self.sessions.tasks.spawn(self.inserter.begin(message));
+                self.inserting.push_back((task, answer, id));
                 Ok(())
             }
             Err(errors) => self.complain(answer, id, Problem::invalid(errors)).await,
@@ -192,7 +196,7 @@ impl Session {
     }
 
     async fn answer_insert(&mut self, outcome: Option<Result<Inserted, InsertError>>) -> Result<(), End> {
-        let Some((_, answer, id)) = self.inserting.take() else {
+        let Some((_, answer, id)) = self.inserting.pop_front() else {
             return Ok(());
         };
         match outcome {
@@ -209,17 +213,19 @@ impl Session {
     /// client that is unsure sends again with the same id.
     async fn finish_inserts(mut self) {
         self.commands.close();
-        if let Some((task, ..)) = self.inserting.take() {
-            let _ = task.await;
-        }
+        let mut last = Vec::new();
         while let Ok(command) = self.commands.try_recv() {
             if let (Kind::Message, Value::Object(fields)) = (command.kind, command.data)
                 && let Ok(message) = Draft::from_json(fields).and_then(NewMessage::parse)
             {
-                // The inserter counts and logs what fails.
-                let _ = self.inserter.insert(message).await;
+                last.push(self.inserter.begin(message));
             }
         }
+        for (task, ..) in self.inserting {
+            let _ = task.await;
+        }
+        // The inserter counts and logs what fails.
+        join_all(last).await;
     }
 
     async fn acknowledge(&mut self, answer: Answer, done: Value) -> Result<(), End> {
@@ -294,10 +300,10 @@ fn emit(socket: &SocketRef, kind: &'static str, json: &[u8]) -> Room {
     }
 }
 
-/// The outcome of the insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
+/// The outcome of the oldest insert under way; for ever pending when there is none. `None` when its task failed. May be dropped
 /// and called again.
-async fn outcome_of(inserting: &mut Option<Inserting>) -> Option<Result<Inserted, InsertError>> {
-    match inserting {
+async fn outcome_of(inserting: &mut VecDeque<Inserting>) -> Option<Result<Inserted, InsertError>> {
+    match inserting.front_mut() {
         Some((task, ..)) => task.await.ok(),
         None => std::future::pending().await,
     }
