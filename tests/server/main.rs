@@ -12,6 +12,7 @@ mod faults;
 mod follow;
 mod front_door;
 mod harness;
+mod http2;
 mod input;
 mod openapi;
 mod origins;

@@ -32,3 +32,5 @@ mod reopening;
 mod streams;
 mod wipe;
 mod world;
+
+pub use world::World;

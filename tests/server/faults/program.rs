@@ -28,6 +28,7 @@ impl Program {
     pub async fn start(world: &World, port: u16) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_corriente"))
             .args(["--mongodb-uri", &world.uri(), "--database", world.database.name(), "--port", &port.to_string()])
+            .args(&world.flags)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
             .kill_on_drop(true)

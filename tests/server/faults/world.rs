@@ -35,7 +35,7 @@ pub struct World {
     /// The `appName` of the servers' connections, at which fail points aim.
     pub app_name: String,
     pub urls: Vec<String>,
-    flags: Vec<String>,
+    pub flags: Vec<String>,
     servers: Vec<Option<App>>,
     is_shared: bool,
     http: reqwest::Client,
