@@ -41,6 +41,7 @@
 
 pub mod api;
 pub mod app;
+pub mod asyncapi;
 pub mod config;
 pub mod cursor;
 pub mod event;

@@ -8,6 +8,7 @@ use poem::{
 use poem_openapi::{
     Object,
     error::{ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError},
+    types::Example,
 };
 use serde::Serialize;
 
@@ -18,9 +19,9 @@ use crate::{
 
 /// What went wrong, what it means, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
-#[oai(rename = "Problem", skip_serializing_if_is_none)]
+#[oai(rename = "Problem", skip_serializing_if_is_none, example)]
 pub struct Problem {
-    /// Which kind of problem: stable, for programs.
+    /// Which kind of problem: stable, for programs. For people it leads to a page that says what to do.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
@@ -47,29 +48,54 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
 const RETRY_AFTER_SECS: u32 = 2;
 
+/// A kind of problem. The page `/problems/NAME`, which its `type` leads to, says what to do about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// The last part of its `type`.
+    pub name: &'static str,
+    /// In words, the same for every problem of the kind.
+    pub title: &'static str,
+    /// The status that stands for it.
+    pub status: StatusCode,
+}
+
+const fn kind(status: StatusCode, name: &'static str, title: &'static str) -> Kind {
+    Kind { name, title, status }
+}
+
+const INTERNAL: Kind = kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed");
+/// A status for which there is no other kind.
+const OTHER: Kind = kind(StatusCode::BAD_REQUEST, "other", "The request was refused");
+
+/// Every kind, by its status: the first one of a status is meant by it.
+pub const KINDS: [Kind; 15] = [
+    kind(StatusCode::BAD_REQUEST, "syntax", "The request can not be read"),
+    kind(StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
+    kind(StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
+    kind(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This can not be done here"),
+    kind(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long"),
+    kind(StatusCode::CONFLICT, "conflict", "Another message has this id"),
+    kind(StatusCode::LENGTH_REQUIRED, "length-required", "The length of the body must be given"),
+    kind(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
+    kind(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", "This content type is not understood"),
+    kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field breaks a rule"),
+    kind(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "This is a WebSocket"),
+    kind(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests"),
+    kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database can not be reached just now"),
+    INTERNAL,
+    OTHER,
+];
+
 impl Problem {
     /// A problem of the kind that belongs to `status`.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        let (kind, title) = match status {
-            StatusCode::BAD_REQUEST => ("syntax", "The request can not be read"),
-            StatusCode::FORBIDDEN => ("forbidden", "This is not allowed"),
-            StatusCode::NOT_FOUND => ("not-found", "There is nothing here"),
-            StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "This can not be done here"),
-            StatusCode::REQUEST_TIMEOUT => ("timeout", "The request took too long"),
-            StatusCode::CONFLICT => ("conflict", "Another message has this id"),
-            StatusCode::LENGTH_REQUIRED => ("length-required", "The length of the body must be given"),
-            StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The request is too large"),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media-type", "This content type is not understood"),
-            StatusCode::UNPROCESSABLE_ENTITY => ("invalid-field", "A field breaks a rule"),
-            StatusCode::UPGRADE_REQUIRED => ("upgrade-required", "This is a WebSocket"),
-            StatusCode::TOO_MANY_REQUESTS => ("too-many", "Too many requests"),
-            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "The database can not be reached just now"),
-            _ if status.is_server_error() => ("internal", "The server failed"),
-            _ => ("other", "The request was refused"),
-        };
+        let kind = KINDS.iter().find(|kind| kind.status == status).unwrap_or_else(|| match status {
+            _ if status.is_server_error() => &INTERNAL,
+            _ => &OTHER,
+        });
         Self {
-            kind: format!("/problems/{kind}"),
-            title: title.into(),
+            kind: format!("/problems/{}", kind.name),
+            title: kind.title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             errors: None,
@@ -115,6 +141,12 @@ impl Problem {
             _ => error.to_string(),
         };
         Self::new(status, detail)
+    }
+}
+
+impl Example for Problem {
+    fn example() -> Self {
+        Self::invalid(vec![FieldError::new("content", "must not be empty")])
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use poem::{
     Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    endpoint::make_sync,
     error::NotFoundError,
     get,
     http::{StatusCode, header},
@@ -13,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::{self, Api},
+    asyncapi,
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
@@ -45,6 +48,7 @@ pub fn routes(
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
+    let asyncapi = Bytes::from(asyncapi::document(&serde_json::from_str(&service.spec()).unwrap_or_default()));
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
     let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
@@ -62,8 +66,11 @@ pub fn routes(
         .at("/ws", get(serve_websocket).data(sessions))
         .nest_no_strip("/socket.io", socket_io)
         .nest("/docs", docs)
+        .at("/docs/realtime", get(pages::show_realtime).around(pages::compress_page))
+        .at("/problems/:name", get(pages::show_problem))
         .at("/openapi.json", get(json))
         .at("/openapi.yaml", get(yaml))
+        .at("/asyncapi.yaml", get(make_sync(move |_| asyncapi.clone().with_content_type("application/yaml"))))
         // Operators
         .at("/livez", get(api::livez))
         .at("/readyz", get(api::readyz).data(api.status))

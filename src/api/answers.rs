@@ -1,5 +1,6 @@
 //! Every answer that a handler can give, so that the OpenAPI document names them all.
 
+use poem::{error::ResponseError, http::StatusCode};
 use poem_openapi::{ApiResponse, payload::Json};
 
 use super::body::{MessageBody, MessagesBody, PresenceBody, RoomsBody};
@@ -74,6 +75,9 @@ pub(super) enum SendFailure {
     /// The body is no JSON object.
     #[oai(status = 400, content_type = "application/problem+json")]
     Syntax(Json<Problem>),
+    /// The body did not come in time.
+    #[oai(status = 408, content_type = "application/problem+json")]
+    Timeout(Json<Problem>),
     /// Another message has the id. It is not shown.
     #[oai(status = 409, content_type = "application/problem+json")]
     Conflict(Json<Problem>),
@@ -94,6 +98,9 @@ pub(super) enum SendFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 /// Why no page of messages could be read.
@@ -113,6 +120,9 @@ pub(super) enum PageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 /// Why one message could not be read.
@@ -129,6 +139,9 @@ pub(super) enum MessageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 /// Why no list could be read.
@@ -145,6 +158,9 @@ pub(super) enum ListFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 /// Why nothing was counted.
@@ -153,11 +169,17 @@ pub(super) enum PresenceFailure {
     /// There is no parameter `room`, more than a hundred, or one that can be no room.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 impl From<Problem> for PresenceFailure {
     fn from(problem: Problem) -> Self {
-        Self::Invalid(Json(problem))
+        match problem.status {
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Other(problem.status(), Json(problem)),
+        }
     }
 }
 
@@ -166,11 +188,13 @@ impl From<Problem> for SendFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             400 => Self::Syntax(Json(problem)),
+            408 => Self::Timeout(Json(problem)),
             409 => Self::Conflict(Json(problem)),
             413 => Self::TooLarge(Json(problem)),
             415 => Self::MediaType(Json(problem)),
             422 => Self::Invalid(Json(problem)),
-            _ => Self::Unavailable(Json(problem), retry_after_secs),
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
+            _ => Self::Other(problem.status(), Json(problem)),
         }
     }
 }
@@ -181,7 +205,8 @@ impl From<Problem> for PageFailure {
         match problem.status {
             404 => Self::NotFound(Json(problem)),
             422 => Self::Invalid(Json(problem)),
-            _ => Self::Unavailable(Json(problem), retry_after_secs),
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
+            _ => Self::Other(problem.status(), Json(problem)),
         }
     }
 }
@@ -191,7 +216,8 @@ impl From<Problem> for MessageFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             404 => Self::NotFound(Json(problem)),
-            _ => Self::Unavailable(Json(problem), retry_after_secs),
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
+            _ => Self::Other(problem.status(), Json(problem)),
         }
     }
 }
@@ -201,7 +227,8 @@ impl From<Problem> for ListFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
-            _ => Self::Unavailable(Json(problem), retry_after_secs),
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
+            _ => Self::Other(problem.status(), Json(problem)),
         }
     }
 }

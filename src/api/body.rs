@@ -5,14 +5,19 @@ use std::borrow::Cow;
 use poem_openapi::{
     Object,
     registry::{MetaSchemaRef, Registry},
-    types::{ParseError, ParseFromJSON, ParseResult, Type},
+    types::{Example, ParseError, ParseFromJSON, ParseResult, Type},
 };
 use serde_json::{Map, Value};
 
+use super::nullable::Nullable;
 use crate::{
     message::{Destination, Message, date_text},
     mongo::RoomSummary,
 };
+
+const CURSOR_EXAMPLE: &str = "97bf3ca9-6b063e3900000003-d87b4be1";
+/// Places are as opaque as cursors.
+const PLACE_EXAMPLE: &str = "000001a215896daf-076b063e391b85d9cbc0f827c1";
 
 /// A message as it is stored.
 #[derive(Debug, Object)]
@@ -49,7 +54,7 @@ impl From<&Message> for MessageBody {
     }
 }
 
-impl poem_openapi::types::Example for MessageBody {
+impl Example for MessageBody {
     fn example() -> Self {
         Self {
             id: "6745b2c3d4e5f60718293a4b".into(),
@@ -64,7 +69,7 @@ impl poem_openapi::types::Example for MessageBody {
 
 /// A message to send.
 #[derive(Debug, Object)]
-#[oai(rename = "NewMessage", deny_unknown_fields, example)]
+#[oai(rename = "NewMessage", deny_unknown_fields, skip_serializing_if_is_none, example)]
 struct NewMessageBody {
     /// What to say. Must be more than white space.
     #[oai(validator(min_length = 1, max_length = 4000))]
@@ -83,7 +88,7 @@ struct NewMessageBody {
     id: Option<String>,
 }
 
-impl poem_openapi::types::Example for NewMessageBody {
+impl Example for NewMessageBody {
     fn example() -> Self {
         Self {
             content: "¡Hola a todos!".into(),
@@ -137,22 +142,22 @@ impl ParseFromJSON for Fields {
 
 /// One page of messages.
 #[derive(Debug, Object)]
-#[oai(rename = "MessagesPage")]
+#[oai(rename = "MessagesPage", example)]
 pub(super) struct MessagesBody {
     /// Oldest first.
     pub(super) messages: Vec<MessageBody>,
     /// Joins the page to the stream: connect with `after=` this and nothing is missed.
     pub(super) cursor: String,
     /// Give it back as `before` for the next older page; null when there is none.
-    pub(super) before: Option<String>,
+    pub(super) before: Nullable,
     /// Give it back as `after` for the next newer page. Null when there is none: then what is newer comes after the
     /// `cursor`.
-    pub(super) after: Option<String>,
+    pub(super) after: Nullable,
 }
 
 /// A room and its newest message.
 #[derive(Debug, Object)]
-#[oai(rename = "Room")]
+#[oai(rename = "Room", example)]
 pub(super) struct RoomBody {
     /// Its name.
     room: String,
@@ -168,19 +173,19 @@ impl From<&RoomSummary> for RoomBody {
 
 /// One page of rooms, by name.
 #[derive(Debug, Object)]
-#[oai(rename = "RoomsPage")]
+#[oai(rename = "RoomsPage", example)]
 pub(super) struct RoomsBody {
     /// In the order of their names.
     pub(super) rooms: Vec<RoomBody>,
     /// Joins the page to the stream, as that of a page of messages.
     pub(super) cursor: String,
     /// Give it back as `after` for the next page; null when there is none.
-    pub(super) after: Option<String>,
+    pub(super) after: Nullable,
 }
 
 /// Who is here, in each room that was asked for.
 #[derive(Debug, Object)]
-#[oai(rename = "Presence")]
+#[oai(rename = "Presence", example)]
 pub(super) struct PresenceBody {
     /// In the order in which they were named.
     pub(super) rooms: Vec<RoomPresenceBody>,
@@ -188,12 +193,47 @@ pub(super) struct PresenceBody {
 
 /// How many are in a room.
 #[derive(Debug, Object)]
-#[oai(rename = "RoomPresence")]
+#[oai(rename = "RoomPresence", example)]
 pub(super) struct RoomPresenceBody {
     /// Its name.
     pub(super) room: String,
     /// How many connections follow it. A person with two open pages counts twice.
     pub(super) here: u64,
+}
+
+impl Example for MessagesBody {
+    fn example() -> Self {
+        Self {
+            messages: vec![MessageBody::example()],
+            cursor: CURSOR_EXAMPLE.into(),
+            before: Nullable(Some(PLACE_EXAMPLE.into())),
+            after: Nullable(None),
+        }
+    }
+}
+
+impl Example for RoomBody {
+    fn example() -> Self {
+        Self { room: "general".into(), newest: MessageBody::example() }
+    }
+}
+
+impl Example for RoomsBody {
+    fn example() -> Self {
+        Self { rooms: vec![RoomBody::example()], cursor: CURSOR_EXAMPLE.into(), after: Nullable(None) }
+    }
+}
+
+impl Example for PresenceBody {
+    fn example() -> Self {
+        Self { rooms: vec![RoomPresenceBody::example()] }
+    }
+}
+
+impl Example for RoomPresenceBody {
+    fn example() -> Self {
+        Self { room: "general".into(), here: 7 }
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +243,12 @@ mod tests {
 
     use super::*;
     use crate::message::{MessageId, RoomName, UserName};
+
+    #[test]
+    fn the_examples_of_cursors_and_places_are_such() {
+        assert!(CURSOR_EXAMPLE.parse::<crate::cursor::Cursor>().is_ok());
+        assert!(PLACE_EXAMPLE.parse::<crate::mongo::HistoryPlace>().is_ok());
+    }
 
     #[test]
     fn a_message_is_the_same_json_over_rest_and_in_frames() {
@@ -216,8 +262,8 @@ mod tests {
                 to,
                 date: DateTime::UNIX_EPOCH,
             };
-            let rest = MessageBody::from(&message).to_json();
-            assert_eq!(rest, Some(serde_json::to_value(&message).unwrap()));
+            let rest = MessageBody::from(&message).to_json_string();
+            assert_eq!(rest, serde_json::to_string(&message).unwrap(), "with its fields in the same order, too");
         }
     }
 }

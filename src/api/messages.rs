@@ -17,6 +17,7 @@ use super::{
     body::{Fields, MessagesBody},
     check_query, field,
     limit::Limit,
+    nullable::Nullable,
     part::{Part, scope_of},
 };
 use crate::{
@@ -120,14 +121,16 @@ impl MessagesApi {
         let body = MessagesBody {
             messages: page.messages.iter().map(Into::into).collect(),
             cursor: cursor.to_string(),
-            before: page.before.map(|place| place.to_string()),
-            after: page.after.map(|place| place.to_string()),
+            before: Nullable(page.before.map(|place| place.to_string())),
+            after: Nullable(page.after.map(|place| place.to_string())),
         };
-        let link = part.link(&scope, limit, body.before.as_deref(), body.after.as_deref());
+        let link = part.link(&scope, limit, body.before.0.as_deref(), body.after.0.as_deref());
         Ok(MessagesAnswer::Page(Json(body), link))
     }
 
     /// Read one message
+    ///
+    /// As it is now: an edit shows, and a message that was deleted is a 404.
     #[oai(path = "/messages/:id", method = "get", operation_id = "getMessage")]
     async fn get(
         &self,

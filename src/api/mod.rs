@@ -5,6 +5,7 @@ mod body;
 mod health;
 mod limit;
 mod messages;
+mod nullable;
 mod part;
 mod presence;
 mod rooms;
@@ -12,7 +13,7 @@ mod rooms;
 use std::borrow::Cow;
 
 use poem::http::Uri;
-use poem_openapi::{OpenApi, OpenApiService, Tags};
+use poem_openapi::{ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject, Tags};
 
 pub use health::{livez, metrics, readyz};
 pub use messages::MessagesApi;
@@ -55,12 +56,16 @@ pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi,
         "Corriente",
         env!("CARGO_PKG_VERSION"),
     )
-    .summary("A realtime chat over MongoDB change streams")
     .description(
-        "Requests only insert; the change stream pushes. Live events come over the WebSocket `/ws`, or as \
-         server-sent events: join with the `cursor` of a page of messages and nothing is missed. Errors are problem details (RFC 9457) with a stable `type`.",
+        "A realtime chat over MongoDB change streams. Requests only insert; the change stream pushes.\n\n\
+         Live events come over the WebSocket `/ws`, over Socket.IO, as server-sent events, or on request: join with the \
+         `cursor` of a page of messages and nothing is missed. [/docs/realtime](/docs/realtime) lets you try that side, \
+         and [/asyncapi.yaml](/asyncapi.yaml) describes it.\n\n\
+         Errors are problem details (RFC 9457) with a stable `type`, which leads to a page that says what to do.",
     )
-    .server("/")
+    .contact(ContactObject::new().name("The Corriente maintainers"))
+    .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
+    .server(ServerObject::new("/").description("This server"))
 }
 
 /// Refuses a parameter that an operation does not have, and one that is given twice: `room[$ne]=x`, or a name that is

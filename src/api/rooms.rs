@@ -10,6 +10,7 @@ use super::{
     check_query, field,
     limit::Limit,
     messages::unreadable,
+    nullable::Nullable,
 };
 use crate::{mongo::RoomsPlace, problem::Problem};
 
@@ -45,7 +46,11 @@ impl RoomsApi {
             let query = query.append_pair("limit", &limit.to_string()).append_pair("after", after).finish();
             format!("</api/rooms?{query}>; rel=\"next\"")
         });
-        let body = RoomsBody { rooms: page.rooms.iter().map(Into::into).collect(), cursor: cursor.to_string(), after };
+        let body = RoomsBody {
+            rooms: page.rooms.iter().map(Into::into).collect(),
+            cursor: cursor.to_string(),
+            after: Nullable(after),
+        };
         Ok(RoomsAnswer::Page(Json(body), link))
     }
 }

@@ -6,6 +6,7 @@
 //! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `text` the addresses and mentions in it; `rooms` is the list beside them.
 //! - `part` is which part of a history is shown; `search` what a search has found, with its `marks`.
 //! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
+//! - `docs` is for those who write programs: the live side to be tried, and the kinds of problems.
 //! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files,
 //!   and `compression` makes both small.
 
@@ -13,6 +14,7 @@ mod answer;
 mod assets;
 mod chat;
 mod compression;
+mod docs;
 mod errors;
 mod form;
 mod marks;
@@ -28,6 +30,7 @@ mod visitor;
 pub(crate) use assets::{client_script, favicon, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
 pub use compression::compress_page;
+pub(crate) use docs::{show_problem, show_realtime};
 pub(crate) use errors::not_found;
 pub use rooms::RoomList;
 pub(crate) use rooms::list_rooms;

@@ -1,6 +1,6 @@
 //! Every word of the pages, in two languages: `templates/texts/`. A key that is missing or not known fails a test.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,9 @@ pub(super) struct Texts {
     pub(super) language: String,
     pub(super) page: PageTexts,
     pub(super) script: ScriptTexts,
+    pub(super) realtime: RealtimeTexts,
+    /// By the last part of a problem's `type`.
+    pub(super) problems: BTreeMap<String, ProblemTexts>,
 }
 
 impl Texts {
@@ -76,9 +79,105 @@ impl Texts {
             #[serde(flatten)]
             texts: &'a ScriptTexts,
         }
-        let texts = ForScript { language: &self.language, texts: &self.script };
-        serde_json::to_string(&texts).unwrap_or_default().replace('<', "\\u003c")
+        script_safe(&ForScript { language: &self.language, texts: &self.script })
     }
+
+    /// The same for `templates/static/realtime.js`.
+    pub(super) fn realtime_json(&self) -> String {
+        script_safe(&self.realtime.script)
+    }
+}
+
+fn script_safe(texts: &impl Serialize) -> String {
+    serde_json::to_string(texts).unwrap_or_default().replace('<', "\\u003c")
+}
+
+/// What the page `/docs/realtime` says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RealtimeTexts {
+    pub(super) title: String,
+    pub(super) intro: String,
+    pub(super) rest_docs: String,
+    pub(super) specification: String,
+    pub(super) chat: String,
+    pub(super) skip: String,
+    pub(super) transports: String,
+    pub(super) transport_websocket: String,
+    pub(super) transport_events: String,
+    pub(super) transport_socket_io: String,
+    pub(super) transport_changes: String,
+    pub(super) try_it: String,
+    pub(super) try_needs_script: String,
+    pub(super) topic: String,
+    pub(super) kind_room: String,
+    pub(super) kind_inbox: String,
+    pub(super) kind_all: String,
+    pub(super) name: String,
+    pub(super) after: String,
+    pub(super) after_hint: String,
+    pub(super) connect: String,
+    pub(super) disconnect: String,
+    pub(super) follow: String,
+    pub(super) unfollow: String,
+    pub(super) message_legend: String,
+    pub(super) connection_legend: String,
+    pub(super) raw_legend: String,
+    pub(super) sender: String,
+    pub(super) to: String,
+    pub(super) to_room: String,
+    pub(super) to_person: String,
+    pub(super) content: String,
+    pub(super) send: String,
+    pub(super) frame: String,
+    pub(super) send_frame: String,
+    pub(super) frames_here: String,
+    pub(super) frames_empty: String,
+    pub(super) clear: String,
+    pub(super) from_server: String,
+    pub(super) from_client: String,
+    pub(super) example: String,
+    pub(super) use_example: String,
+    pub(super) everywhere: String,
+    pub(super) only_websocket: String,
+    pub(super) close_codes: String,
+    pub(super) close_code: String,
+    pub(super) close_why: String,
+    pub(super) close_then: String,
+    /// By their `type`.
+    pub(super) frames: BTreeMap<String, String>,
+    /// By their code.
+    pub(super) closes: BTreeMap<u16, CloseTexts>,
+    pub(super) script: RealtimeScriptTexts,
+}
+
+/// A close code: why, and what to do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CloseTexts {
+    pub(super) why: String,
+    pub(super) then: String,
+}
+
+/// What `templates/static/realtime.js` says.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RealtimeScriptTexts {
+    pub(super) closed: String,
+    pub(super) connecting: String,
+    pub(super) catching_up: String,
+    pub(super) live: String,
+    pub(super) opened: String,
+    pub(super) ended: String,
+    pub(super) not_json: String,
+}
+
+/// A kind of problem: its title, and what to do.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProblemTexts {
+    pub(super) title: String,
+    pub(super) text: String,
 }
 
 /// What the templates say.
@@ -255,7 +354,7 @@ mod tests {
     #[test]
     fn no_text_can_end_the_script_element() {
         for texts in [&*ENGLISH, &*SPANISH] {
-            assert!(!texts.script_json().contains('<'));
+            assert!(!texts.script_json().contains('<') && !texts.realtime_json().contains('<'));
             assert!(texts.script_json().contains(&texts.script.live));
         }
     }

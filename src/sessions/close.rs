@@ -24,8 +24,13 @@ pub(super) enum Close {
 }
 
 impl Close {
-    pub(super) fn frame(self) -> Bytes {
-        let (code, reason) = match self {
+    /// All of them, for the catalogue.
+    pub(super) const ALL: [Close; 7] =
+        [Close::Restart, Close::Stuck, Close::Internal, Close::TooBig, Close::NotUtf8, Close::NotText, Close::Protocol];
+
+    /// The code, and the reason in words.
+    pub(super) fn words(self) -> (u16, &'static str) {
+        match self {
             Close::Restart => (1012, "the server restarts; reconnect with your last cursor"),
             Close::Stuck => (1013, "you stopped reading; reconnect with your last cursor"),
             Close::NotText => (1003, "frames must be text"),
@@ -33,7 +38,11 @@ impl Close {
             Close::Protocol => (1002, "this is not RFC 6455"),
             Close::TooBig => (1009, "a frame is at most 64 KiB"),
             Close::Internal => (1011, "the server failed; reconnect with your last cursor"),
-        };
+        }
+    }
+
+    pub(super) fn frame(self) -> Bytes {
+        let (code, reason) = self.words();
         Outgoing::Close(code, reason).encode()
     }
 }

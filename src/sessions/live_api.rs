@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use poem::{
     Body, IntoResponse, Response,
-    http::{HeaderMap, header},
+    error::ResponseError,
+    http::{HeaderMap, StatusCode, header},
 };
 use poem_openapi::{
     ApiResponse, OpenApi, Tags,
@@ -144,11 +145,17 @@ enum LiveFailure {
     /// A parameter breaks a rule; `errors` lists each. A cursor never does: it is answered with a `reset`.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    #[oai(content_type = "application/problem+json")]
+    Other(StatusCode, Json<Problem>),
 }
 
 impl From<Problem> for LiveFailure {
     fn from(problem: Problem) -> Self {
-        Self::Invalid(Json(problem))
+        match problem.status {
+            422 => Self::Invalid(Json(problem)),
+            _ => Self::Other(problem.status(), Json(problem)),
+        }
     }
 }
 

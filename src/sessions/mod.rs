@@ -3,6 +3,7 @@
 //! `subscription` is the same for every transport: what is followed, what was read, when to say `ready`, `position`
 //! and `reset`. A transport turns its outputs into bytes and its client's frames into calls.
 
+mod catalogue;
 mod changes;
 mod close;
 mod event_stream;
@@ -17,9 +18,11 @@ mod subscription;
 mod websocket;
 mod wire;
 
+pub use catalogue::{CloseEntry, Field, FrameEntry, Speaker, closes, frames};
 pub use frame::{ClientFrame, FrameError};
 pub use handshake::accept;
 pub use live_api::LiveApi;
+pub use schema::{frame_schemas, schema_name};
 pub use socket::{ReadError, Socket, WriteError};
 pub use socket_io::{EngineClocks, EngineIo, serve_socket_io, socket_io_builder};
 pub use subscription::{Interest, Output, Sources, Subscription, Told, TopicsError};

@@ -1,4 +1,4 @@
-//! The frames as the OpenAPI document shows them.
+//! The frames as the OpenAPI and the AsyncAPI document show them.
 
 use std::borrow::Cow;
 
@@ -6,57 +6,23 @@ use poem_openapi::{
     registry::{MetaDiscriminatorObject, MetaSchema, MetaSchemaRef, Registry},
     types::Type,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+
+use super::catalogue::{FrameEntry, Holds, frames};
+use crate::message::{CONTENT_CHARS_MAX, NAME_CHARS_MAX};
 
 /// A frame from the server, in name: it is written by `frame`, and here is what it looks like.
 pub(super) struct Frame;
 
-/// A frame's `type`, what it means, and its other fields, all of which it always has.
-type Row = (&'static str, &'static str, &'static [(&'static str, Field)]);
-
-/// What a field holds.
-#[derive(Clone, Copy)]
-enum Field {
-    Cursor,
-    Topics,
-    Message,
-    Id,
-    Stream,
-    Reason,
+/// The frames that every transport sends: the others have no place in a document of HTTP alone.
+fn frames_of_http() -> impl Iterator<Item = &'static FrameEntry> {
+    frames().iter().filter(|frame| frame.is_everywhere)
 }
 
-/// The frames that every transport sends.
-const FRAMES: [Row; 6] = {
-    use Field::{Cursor, Id, Message, Reason, Stream, Topics};
-    [
-        (
-            "created",
-            "The message entered the topics that are followed.",
-            &[("cursor", Cursor), ("topics", Topics), ("message", Message)],
-        ),
-        (
-            "updated",
-            "The message stayed within the topics that are followed. It is given as it is now.",
-            &[("cursor", Cursor), ("topics", Topics), ("message", Message)],
-        ),
-        (
-            "deleted",
-            "The message left the topics that are followed, or is gone. `topics` is empty when it is not known where it was.",
-            &[("cursor", Cursor), ("topics", Topics), ("id", Id)],
-        ),
-        ("ready", "Everything that was missed has been told; from here on it is live.", &[("cursor", Cursor)]),
-        (
-            "position",
-            "Nothing new, but time moved: the place to come back with.",
-            &[("cursor", Cursor), ("stream", Stream)],
-        ),
-        (
-            "reset",
-            "What follows the cursor can not be told any more: load the history again and join with its cursor.",
-            &[("cursor", Cursor), ("reason", Reason)],
-        ),
-    ]
-};
+/// The schemas of all frames, for a document that has the schemas of OpenAPI already: by name.
+pub fn frame_schemas() -> impl Iterator<Item = (String, Value)> {
+    frames().iter().map(|entry| (schema_name(entry.kind), json!(frame(entry))))
+}
 
 impl Type for Frame {
     const IS_REQUIRED: bool = true;
@@ -74,17 +40,22 @@ impl Type for Frame {
     fn register(registry: &mut Registry) {
         registry.create_schema::<Self, _>("Frame".into(), |registry| {
             registry.schemas.insert("Topic".into(), topic());
-            for (kind, meaning, fields) in FRAMES {
-                registry.schemas.insert(schema_name(kind), frame(kind, meaning, fields));
+            for entry in frames_of_http() {
+                registry.schemas.insert(schema_name(entry.kind), frame(entry));
             }
-            let kinds = FRAMES.map(|(kind, ..)| kind);
-            let mapping = kinds.map(|kind| (kind.to_owned(), format!("#/components/schemas/{}", schema_name(kind))));
+            let names = frames_of_http().map(|entry| schema_name(entry.kind));
+            let mapping = |entry: &FrameEntry| {
+                (entry.kind.to_owned(), format!("#/components/schemas/{}", schema_name(entry.kind)))
+            };
             MetaSchema {
                 description: Some(
                     "A frame of the protocol, told apart by `type`. Ignore types and fields you do not know.",
                 ),
-                one_of: kinds.map(|kind| reference(&schema_name(kind))).into(),
-                discriminator: Some(MetaDiscriminatorObject { property_name: "type", mapping: mapping.into() }),
+                one_of: names.map(|name| reference(&name)).collect(),
+                discriminator: Some(MetaDiscriminatorObject {
+                    property_name: "type",
+                    mapping: frames_of_http().map(mapping).collect(),
+                }),
                 ..MetaSchema::ANY
             }
         });
@@ -100,7 +71,7 @@ impl Type for Frame {
 }
 
 /// `FrameCreated`, ...
-fn schema_name(kind: &str) -> String {
+pub fn schema_name(kind: &str) -> String {
     let (first, rest) = kind.split_at(1);
     format!("Frame{}{rest}", first.to_uppercase())
 }
@@ -113,36 +84,60 @@ fn inline(schema: MetaSchema) -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-fn frame(kind: &'static str, meaning: &'static str, fields: &[(&'static str, Field)]) -> MetaSchema {
-    let kind = MetaSchema { enum_items: vec![json!(kind)], ..MetaSchema::new("string") };
-    let others = fields.iter().map(|(name, field)| (*name, field.schema()));
-    let properties: Vec<_> = std::iter::once(("type", inline(kind))).chain(others).collect();
+fn frame(entry: &FrameEntry) -> MetaSchema {
+    let kind = MetaSchema { enum_items: vec![json!(entry.kind)], ..MetaSchema::new("string") };
+    let others = entry.fields.iter().map(|field| (field.name, field.holds.schema()));
+    let required = entry.fields.iter().filter(|field| field.is_required).map(|field| field.name);
     MetaSchema {
-        description: Some(meaning),
-        required: properties.iter().map(|(name, _)| *name).collect(),
-        properties,
+        description: Some(entry.meaning),
+        required: std::iter::once("type").chain(required).collect(),
+        properties: std::iter::once(("type", inline(kind))).chain(others).collect(),
+        example: entry.examples.first().cloned(),
         ..MetaSchema::new("object")
     }
 }
 
-impl Field {
+impl Holds {
     fn schema(self) -> MetaSchemaRef {
-        let text = |description, example: &str| {
-            let example = Some(json!(example));
-            inline(MetaSchema { description: Some(description), example, ..MetaSchema::new("string") })
+        let text = |description| inline(MetaSchema { description: Some(description), ..MetaSchema::new("string") });
+        let name = |description| {
+            let (min_length, max_length) = (Some(1), Some(NAME_CHARS_MAX));
+            inline(MetaSchema { description: Some(description), min_length, max_length, ..MetaSchema::new("string") })
         };
         match self {
-            // What the API calls a message, in the same document.
-            Field::Message => reference("Message"),
-            Field::Topics => inline(MetaSchema {
+            // What the API calls a message and a problem, in the same document.
+            Holds::Message => reference("Message"),
+            Holds::Problem => reference("Problem"),
+            Holds::Topic => reference("Topic"),
+            Holds::Topics => inline(MetaSchema {
                 description: Some("The topics of the message, not those that are followed."),
                 items: Some(Box::new(reference("Topic"))),
                 ..MetaSchema::new("array")
             }),
-            Field::Cursor => text("An opaque place in the stream.", "97bf3ca9-6b063e3900000003-d87b4be1"),
-            Field::Id => text("The id of the message.", "6745b2c3d4e5f60718293a4b"),
-            Field::Reason => text("For people and for logs.", "the cursor is of another collection"),
-            Field::Stream => inline(MetaSchema {
+            Holds::Cursor => text("An opaque place in the stream."),
+            Holds::Id => text("The id of the message."),
+            Holds::Reason => text("For people and for logs."),
+            Holds::Room => name("The room of this name."),
+            Holds::Inbox => name("The direct messages to and from this person."),
+            Holds::Sender => name("The name of who writes. Nobody checks it."),
+            Holds::Recipient => name("Makes it a direct message to this person. Wins over `room`."),
+            Holds::All => inline(MetaSchema {
+                description: Some("Everything."),
+                enum_items: vec![json!(true)],
+                ..MetaSchema::new("boolean")
+            }),
+            Holds::Content => inline(MetaSchema {
+                description: Some("What to say. Must be more than white space."),
+                min_length: Some(1),
+                max_length: Some(CONTENT_CHARS_MAX),
+                ..MetaSchema::new("string")
+            }),
+            Holds::NewId => inline(MetaSchema {
+                description: Some("An id of one's own choice: 24 hexadecimal digits."),
+                pattern: Some("^[0-9a-fA-F]{24}$".into()),
+                ..MetaSchema::new("string")
+            }),
+            Holds::Stream => inline(MetaSchema {
                 description: Some("How live the server's own stream is."),
                 enum_items: vec![json!("live"), json!("catching up"), json!("stale")],
                 ..MetaSchema::new("string")
@@ -151,12 +146,16 @@ impl Field {
     }
 }
 
-/// One of the three has it.
 fn topic() -> MetaSchema {
     let text = |description| inline(MetaSchema { description: Some(description), ..MetaSchema::new("string") });
     MetaSchema {
-        description: Some("What can be followed: a room, or an inbox."),
-        properties: vec![("room", text("The room of this name.")), ("inbox", text("The inbox of this person."))],
+        description: Some("What can be followed: a room, an inbox, or everything."),
+        properties: vec![
+            ("room", text("The room of this name.")),
+            ("inbox", text("The inbox of this person.")),
+            ("all", inline(MetaSchema { description: Some("Everything."), ..MetaSchema::new("boolean") })),
+        ],
+        example: Some(json!({ "room": "general" })),
         max_properties: Some(1),
         min_properties: Some(1),
         ..MetaSchema::new("object")

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The server as a process of its own, which can be killed.
-async fn start_program(uri: &str, database: &str, port: &str) -> (Child, String) {
+pub async fn start_program(uri: &str, database: &str, port: &str) -> (Child, String) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_corriente"))
         .args(["--mongodb-uri", uri, "--database", database, "--port", port])
         .env("RUST_LOG", "error")
@@ -42,7 +42,7 @@ async fn start_program(uri: &str, database: &str, port: &str) -> (Child, String)
 }
 
 /// A database of our own on the shared MongoDB, and how a server is to call itself for a fault to meet only it.
-async fn fresh() -> (Database, String) {
+pub async fn fresh() -> (Database, String) {
     let mongo = mongo().await;
     let name = format!("test_{}", ObjectId::new().to_hex());
     let uri = format!("{}&appName={name}&heartbeatFrequencyMS=500", mongo.uri());

@@ -4,6 +4,7 @@
 mod access;
 mod axe;
 mod chromium;
+mod docs;
 mod faults;
 mod find;
 #[allow(dead_code)] // Shared with the server's tests, which use the rest.
@@ -11,4 +12,8 @@ mod find;
 mod harness;
 mod load;
 mod places;
+#[allow(dead_code)] // Shared likewise.
+#[path = "../server/programs.rs"]
+mod programs;
 mod talk;
+mod transports;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
 mod around;
+mod asyncapi;
 mod binary;
 mod changes;
 mod clients;

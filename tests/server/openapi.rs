@@ -1,12 +1,16 @@
 //! The specification: whole, the same in both forms, and true.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use mongodb::bson::oid::ObjectId;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::harness::{Answer, TestServer};
+use crate::{
+    harness::{Answer, TestServer},
+    programs::{Language, source},
+};
 
 #[tokio::test]
 async fn the_specification_names_every_operation_and_every_status() {
@@ -24,16 +28,17 @@ async fn the_specification_names_every_operation_and_every_status() {
     for (path, operations) in spec["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             let name = operation["operationId"].as_str().unwrap_or_default();
-            let statuses: BTreeSet<u16> =
-                operation["responses"].as_object().unwrap().keys().map(|status| status.parse().unwrap()).collect();
-            found.push(format!("{method} {path} {name} {statuses:?}"));
+            let statuses: BTreeSet<&str> =
+                operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
+            let statuses: Vec<&str> = statuses.into_iter().collect();
+            found.push(format!("{method} {path} {name} {}", statuses.join(" ")));
             assert!(operation["summary"].is_string(), "{name} has no summary");
             for parameter in operation["parameters"].as_array().unwrap() {
                 assert!(parameter["description"].is_string(), "{parameter} of {name} has no description");
             }
             for (status, answer) in operation["responses"].as_object().unwrap() {
                 assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{status} of {name}");
-                if status.starts_with(['4', '5']) {
+                if status.starts_with(['4', '5', 'd']) {
                     let problem = &answer["content"]["application/problem+json"]["schema"]["$ref"];
                     assert_eq!(problem, "#/components/schemas/Problem", "{status} of {name}: {answer}");
                 }
@@ -47,13 +52,13 @@ async fn the_specification_names_every_operation_and_every_status() {
     assert_eq!(
         found,
         [
-            "get /api/changes readChanges {200, 422}",
-            "get /api/events followEvents {200, 422}",
-            "get /api/messages listMessages {200, 404, 422, 503}",
-            "get /api/messages/{id} getMessage {200, 404, 503}",
-            "get /api/presence getPresence {200, 422}",
-            "get /api/rooms listRooms {200, 422, 503}",
-            "post /api/messages sendMessage {200, 201, 400, 409, 413, 415, 422, 503}",
+            "get /api/changes readChanges 200 422 default",
+            "get /api/events followEvents 200 422 default",
+            "get /api/messages listMessages 200 404 422 503 default",
+            "get /api/messages/{id} getMessage 200 404 503 default",
+            "get /api/presence getPresence 200 422 default",
+            "get /api/rooms listRooms 200 422 503 default",
+            "post /api/messages sendMessage 200 201 400 408 409 413 415 422 503 default",
         ]
     );
     let list = &spec["paths"]["/api/messages"]["get"];
@@ -125,6 +130,65 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
     server.stop().await;
 }
 
+/// All that Spectral knows of OpenAPI, but that there is a mail address to write to.
+const RULES: &str = "extends: [[\"spectral:oas\", all]]\nrules: { contact-properties: off }\n";
+
+#[tokio::test]
+async fn spectral_finds_nothing_wrong_with_the_specification() {
+    let Some(node) = Language::specifications().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let folder = TempDir::new_in(&node.folder).unwrap();
+    fs::write(folder.path().join("openapi.yaml"), server.fetch("/openapi.yaml").await.text).unwrap();
+    fs::write(folder.path().join("rules.yaml"), RULES).unwrap();
+    let spectral = node.folder.join("node_modules/@stoplight/spectral-cli/dist/index.js");
+    let args = ["lint", "openapi.yaml", "--ruleset", "rules.yaml", "--fail-severity", "hint", "--quiet"];
+    if let Err(complaint) = node.attempt(&spectral, &args, folder.path()).await {
+        panic!("{complaint}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_made_of_the_specification_compiles_and_sends_and_reads() {
+    let Some(node) = Language::specifications().await else {
+        return;
+    };
+    let server = TestServer::start().await;
+    let folder = TempDir::new_in(&node.folder).unwrap();
+    let run = async |program: &str, args: &[&str]| {
+        let program = node.folder.join(program);
+        node.attempt(&program, args, folder.path()).await.unwrap_or_else(|why| panic!("{why}"))
+    };
+    fs::write(folder.path().join("openapi.json"), server.fetch("/openapi.json").await.text).unwrap();
+    fs::write(folder.path().join("package.json"), r#"{ "type": "module" }"#).unwrap();
+    fs::copy(source("client.ts"), folder.path().join("client.ts")).unwrap();
+    run("node_modules/openapi-typescript/bin/cli.js", &["openapi.json", "--output", "schema.d.ts"]).await;
+    let options = json!({ "compilerOptions": {
+        "strict": true, "target": "es2022", "module": "nodenext", "lib": ["es2022", "dom", "dom.iterable"], "types": [],
+    } });
+    fs::write(folder.path().join("tsconfig.json"), options.to_string()).unwrap();
+    run("node_modules/typescript/bin/tsc", &[]).await;
+    let program = folder.path().join("client.js");
+    let printed = node.attempt(&program, &[&server.url], folder.path()).await.expect("it runs");
+    let seen: Value = serde_json::from_str(&printed).expect("what it has seen");
+    let id = "6745b2c3d4e5f60718293a4b";
+    assert_eq!(
+        seen,
+        json!({
+            "statuses": [201, 200, 422, 200, 200],
+            "fields": ["content"],
+            "contents": ["desde un cliente generado"],
+            "sender": "Gema",
+            "frames": ["the cursor is not one of this server"],
+            "here": ["general"],
+            "newest": [id],
+        })
+    );
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
     let server = TestServer::start().await;
@@ -140,7 +204,7 @@ async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
 }
 
 /// A value against its schema, as far as our documents use schemas: no field that is not named, none missing.
-fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
+pub fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         return check(spec, spec.pointer(&reference[1..]).expect("a schema"), value, place);
     }
@@ -150,6 +214,12 @@ fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
     }
     if let Some(all) = schema["allOf"].as_array() {
         return all.iter().filter(|part| part.get("$ref").is_some()).for_each(|part| check(spec, part, value, place));
+    }
+    if schema["nullable"] == true && value.is_null() {
+        return;
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{place}: {value} is none of {allowed:?}");
     }
     match schema["type"].as_str() {
         Some("object") => {
@@ -171,12 +241,13 @@ fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
             items.iter().for_each(|item| check(spec, &schema["items"], item, place));
         }
         Some("string") => assert!(value.is_string(), "{place}: {value}"),
+        Some("boolean") => assert!(value.is_boolean(), "{place}: {value}"),
         Some("integer") => assert!(value.is_i64() || value.is_u64(), "{place}: {value}"),
         other => panic!("{place}: a schema of {other:?}"),
     }
 }
 
-fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+pub fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get("$ref").and_then(Value::as_str));
