@@ -1,5 +1,7 @@
 //! The clients of `examples/`: each is run as it stands there, and speaks with the others.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -114,7 +116,7 @@ async fn curl_writes_and_reads() {
 /// The chat in the terminal, with these flags.
 async fn chat(url: &str, flags: &[&str]) -> Running {
     let mut command = Command::new(own_example("chat").await);
-    command.args(["--url", url]).args(flags).env("TZ", "UTC");
+    command.args(["--url", url]).args(flags).env("TZ", "UTC").stderr(Stdio::null());
     Running::start(command)
 }
 
