@@ -152,8 +152,9 @@ impl App {
 
     /// Stops the server; see [`Self::run_until`].
     pub async fn stop(self) {
-        self.stop.cancel();
+        // In this order: sessions that are woken by the second look at the first.
         self.sessions.close();
+        self.stop.cancel();
         let stopping = async {
             if let Err(fault) = self.server.await {
                 error!("the HTTP server did not stop cleanly: {fault}");

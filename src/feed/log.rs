@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Gap, entry::Entry};
+use super::{Entries, Gap, entry::Entry};
 use crate::{
     cursor::{BOUNDARY, Cursor},
     event::Before,
@@ -71,7 +71,7 @@ pub(super) enum Located {
 #[derive(Debug)]
 pub(super) struct Found {
     /// In stream order, with their places; each concerns one of the topics asked for, or everybody.
-    pub(super) entries: Vec<(u64, Arc<Entry>)>,
+    pub(super) entries: Entries,
     /// Where to go on.
     pub(super) next_place: u64,
     /// The cursor that stands for everything up to `next_place`.
@@ -201,7 +201,7 @@ impl Log {
         if place < self.first_place {
             return None;
         }
-        let entries: Vec<(u64, Arc<Entry>)> = if all {
+        let entries: Entries = if all {
             let skipped = (place - self.first_place) as usize;
             let rest = self.entries.range(skipped.min(self.entries.len())..);
             let shown = rest.enumerate().map(|(offset, entry)| (place + offset as u64, entry.clone()));
@@ -224,7 +224,7 @@ impl Log {
         from: u64,
         topics: impl Iterator<Item = &'a Topic>,
         entries_max: usize,
-    ) -> Vec<(u64, Arc<Entry>)> {
+    ) -> Entries {
         let entry = |place: u64| (place, self.entries[(place - self.first_place) as usize].clone());
         let rest = |list: &'a VecDeque<u64>| {
             // Most readers are at the end or close to it, and a look at the newest place says so.
@@ -235,7 +235,7 @@ impl Log {
         let lists = topics.filter_map(|topic| self.topics.get(topic)).chain([&self.everybody]);
         let mut lists = lists.map(rest).filter(|places| places.len() > 0);
         let (Some(first), second) = (lists.next(), lists.next()) else {
-            return Vec::new();
+            return Entries::new();
         };
         let Some(second) = second else {
             // One list is in order by itself. That is how nearly everybody reads: one room, or one room at a time.

@@ -18,7 +18,7 @@ use std::sync::{
 
 pub use entry::{Entry, Transport};
 pub use log::{LogLimits, LogSize};
-pub use reader::{Gap, Reader, Reading};
+pub use reader::{Entries, Gap, Reader, Reading};
 
 use crate::{cursor::Cursor, event::Event};
 use bell::Bells;

@@ -6,6 +6,8 @@ use std::{
     task::Poll,
 };
 
+use smallvec::SmallVec;
+
 use super::{
     Entry, Feed,
     bell::{Ear, Key},
@@ -39,12 +41,16 @@ enum State {
     At(u64),
 }
 
+/// Entries with their places in the log. Nearly always there is one, which then costs no allocation of each of a thousand
+/// readers.
+pub type Entries = SmallVec<[(u64, Arc<Entry>); 1]>;
+
 /// What one look at the log gave.
 #[derive(Debug)]
 pub enum Reading {
     /// Entries that may concern the reader's topics, in stream order, with their places in the log: none when there is
     /// nothing new, and then the reader is up to date and its position has moved.
-    Entries(Vec<(u64, Arc<Entry>)>),
+    Entries(Entries),
     /// The reader's cursor is ahead of this server, which will come to it soon.
     Waiting,
     /// What follows the reader's position is not known here. The reader stays where it is: it can go on in another
@@ -191,7 +197,7 @@ impl Reader {
                 Some(first_place) => place.max(first_place),
                 None => {
                     (self.state, self.position) = (State::At(log.end_place()), log.watermark());
-                    return Reading::Entries(Vec::new());
+                    return Reading::Entries(Entries::new());
                 }
             },
             State::After(cursor) => match log.locate(cursor) {

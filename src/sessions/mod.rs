@@ -66,6 +66,12 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// Whether [`Self::dismissal`] may resolve. Unlike that it takes no lock.
+    pub(super) fn is_stopping(&self) -> bool {
+        // Closed before `stop` is cancelled, so whoever is woken by that sees it.
+        self.tasks.is_closed()
+    }
+
     /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of
     /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
     pub(super) async fn dismissal(&self) {

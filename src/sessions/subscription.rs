@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use smallvec::SmallVec;
 
 use crate::{
     cursor::Cursor,
@@ -59,8 +60,8 @@ impl Interest {
 /// Something to tell the client.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// Events, in order, at least one.
-    Events(Vec<Told>),
+    /// Events, in order, at least one; nearly always just one.
+    Events(SmallVec<[Told; 1]>),
     /// Caught up: live from here.
     Ready(Cursor),
     /// A gap that can not be filled: reload the history. What follows comes after the cursor.
@@ -232,7 +233,7 @@ impl Subscription {
                 }
                 Reading::Entries(entries) if !entries.is_empty() => {
                     self.replays = 0;
-                    let told: Vec<Told> =
+                    let told: SmallVec<[Told; 1]> =
                         entries.into_iter().filter_map(|(place, entry)| self.told(place, entry)).collect();
                     if !told.is_empty() {
                         return Some(Output::Events(told));

@@ -126,10 +126,22 @@ impl Session {
 
     async fn run(&mut self) {
         let sessions = self.sessions.clone();
+        let mut dismissal = pin!(sessions.dismissal());
+        let mut is_heard = false;
+        let dismissed = poll_fn(|cx| {
+            // A task has one waker all its life, so it is registered once. To ask again takes two locks that all sessions
+            // share, and every message would do that in every session.
+            if is_heard && !sessions.is_stopping() {
+                return Poll::Pending;
+            }
+            is_heard = true;
+            dismissal.as_mut().poll(cx)
+        });
         let end = tokio::select! {
+            biased;
             end = self.serve() => end,
             // Whatever the session waits for, also for a client that does not read, it hears of the stop.
-            () = sessions.dismissal() => End::Close(Close::Restart),
+            () = dismissed => End::Close(Close::Restart),
         };
         // Boxed: it is for the last moment of a session.
         let _ = Box::pin(timeout(CLOSE_MAX, self.say_goodbye(end))).await;
@@ -216,7 +228,7 @@ impl Session {
         let frame = match self.subscription.take() {
             None => return Ok(false),
             Some(Output::Events(events)) => {
-                self.begin(events).await?;
+                self.begin(&events).await?;
                 self.socket.finish(SILENCE_MAX).await?;
                 return Ok(self.subscription.has_more());
             }
@@ -232,7 +244,7 @@ impl Session {
 
     /// Writes what the client has room for. The rest is let go: a client that does not read keeps its place in the log,
     /// and nothing of the log.
-    async fn begin(&mut self, events: Vec<Told>) -> Result<(), End> {
+    async fn begin(&mut self, events: &[Told]) -> Result<(), End> {
         let begin = |cx: &mut Context<'_>| {
             let frames = events.iter().map(|told| event_frame(&told.entry, told.change));
             Poll::Ready(self.socket.begin(cx, frames))
