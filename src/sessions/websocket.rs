@@ -290,7 +290,8 @@ impl Session {
         match outcome {
             Ok(inserted) => {
                 // In the client's own spelling, so that it finds its message again.
-                self.say(ServerFrame::Sent { id: &inserted.message.id }).await
+                let id = id.as_deref().unwrap_or(inserted.message.id.as_str());
+                self.say(ServerFrame::Sent { id }).await
             }
             Err(error) => self.complain(id, error.into()).await,
         }

@@ -13,6 +13,7 @@ mod front_door;
 mod harness;
 mod input;
 mod openapi;
+mod order;
 mod origins;
 mod paging;
 mod presence;
