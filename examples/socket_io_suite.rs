@@ -89,6 +89,7 @@ async fn main() -> std::io::Result<()> {
         connections_per_address_max: SESSIONS_MAX,
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
+        answers_bytes_max: 1 << 28,
     };
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);
     let routes = Route::new()
