@@ -31,6 +31,8 @@ const STOP_SECS_MAX: u64 = 4;
 
 /// How long MongoDB may take to be connected to and to say what it is, in seconds.
 const CONNECT_SECS_MAX: u64 = 15;
+/// How long opening the change stream may take at the start, in seconds: from now on there is nothing to look through.
+const OPENING_SECS_MAX: u64 = 5;
 /// How much of the past the log begins with, in seconds, and how long reading it may delay the start, in milliseconds.
 const PREWARM_SECS: u32 = 60;
 const PREWARM_MILLIS_MAX: u64 = 1_000;
@@ -60,11 +62,12 @@ impl App {
         let deployment = timeout(Duration::from_secs(CONNECT_SECS_MAX), connecting).await.map_err(|_| {
             anyhow!("MongoDB did not answer within {CONNECT_SECS_MAX} s; check that it runs and is not overloaded")
         })??;
+        let deployment = deployment.with_epoch(&config.epoch);
         info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
         deployment.prepare_collection(config.schema_options()).await?;
 
         let database = deployment.database().to_owned();
-        let changes = Changes::open(&deployment, &ResumePoint::Now).await?;
+        let changes = Changes::open(&deployment, &ResumePoint::Now, Duration::from_secs(OPENING_SECS_MAX)).await?;
         let (writer, live) = prewarmed(&deployment, config, changes.start()).await;
         let (watcher, status) = Watcher::new(deployment.clone(), writer, changes.start(), metrics.clone());
         let watcher = tokio::spawn(watcher.run(changes));

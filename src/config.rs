@@ -30,6 +30,11 @@ pub struct Config {
     #[arg(long, env = "COLLECTION", default_value = "messages")]
     pub collection: String,
 
+    /// A word of your choice, the same on all servers. Change it when MongoDB was restored from a backup: the cursors of
+    /// clients are then of what no longer is, and each client loads its history anew
+    #[arg(long, env = "EPOCH", default_value = "")]
+    pub epoch: String,
+
     /// The address to listen on. The default is reachable from this machine only, as nobody signs in
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,

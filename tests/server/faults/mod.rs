@@ -30,5 +30,6 @@ mod program;
 mod programs;
 mod reopening;
 mod streams;
+mod stuck;
 mod wipe;
 mod world;
