@@ -83,7 +83,7 @@ fn changes(criterion: &mut Criterion, runtime: &Runtime, stage: &Stage) {
 
 /// How long a stream takes that is open at once but read only after everything is written.
 async fn drain(stage: &Stage) -> anyhow::Result<Duration> {
-    let mut stream = Changes::open(&stage.deployment, &ResumePoint::Now).await?;
+    let mut stream = Changes::open(&stage.deployment, &ResumePoint::Now, Duration::from_secs(5)).await?;
     stage.write(EVENTS as usize).await?;
     let begun = Instant::now();
     let mut seen = 0;

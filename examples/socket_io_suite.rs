@@ -25,7 +25,7 @@ use socketioxide::{
     handler::{FromMessageParts, Value as Packet},
     socket::Socket,
 };
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection may be silent.
@@ -89,11 +89,13 @@ async fn main() -> std::io::Result<()> {
         connections_per_address_max: SESSIONS_MAX,
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
+        answers_bytes_max: 1 << 28,
     };
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);
+    let places = || Arc::new(Semaphore::new(SESSIONS_MAX));
     let routes = Route::new()
-        .nest_no_strip("/socket.io", EngineIo::new(service, SESSIONS_MAX, payload, metrics, stop.clone()))
-        .nest_no_strip("/engine.io", EngineIo::new(engine, SESSIONS_MAX, payload, metrics, stop.clone()));
+        .nest_no_strip("/socket.io", EngineIo::new(service, places(), payload, metrics, stop.clone()))
+        .nest_no_strip("/engine.io", EngineIo::new(engine, places(), payload, metrics, stop.clone()));
     FrontDoor::new(listener, limits).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
     Ok(())
 }

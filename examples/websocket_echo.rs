@@ -26,6 +26,7 @@ async fn main() -> std::io::Result<()> {
         connections_per_address_max: 1_000,
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
+        answers_bytes_max: 1 << 28,
     };
     let routes = Route::new().at("/*any", get(serve)).at("/", get(serve)).map_to_response();
     FrontDoor::new(listener, limits).serve(routes, CancellationToken::new(), SILENCE_MAX).await;

@@ -1,10 +1,11 @@
 //! One server: its parts, built in the order in which data meets them and stopped in reverse.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use futures::future::select_all;
 use poem::EndpointExt;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -31,6 +32,8 @@ const STOP_SECS_MAX: u64 = 4;
 
 /// How long MongoDB may take to be connected to and to say what it is, in seconds.
 const CONNECT_SECS_MAX: u64 = 15;
+/// How long opening the change stream may take at the start, in seconds: from now on there is nothing to look through.
+const OPENING_SECS_MAX: u64 = 5;
 /// How much of the past the log begins with, in seconds, and how long reading it may delay the start, in milliseconds.
 const PREWARM_SECS: u32 = 60;
 const PREWARM_MILLIS_MAX: u64 = 1_000;
@@ -42,10 +45,18 @@ pub struct App {
     stop: CancellationToken,
     sessions: TaskTracker,
     stop_max: Duration,
-    server: JoinHandle<()>,
-    watcher: JoinHandle<()>,
-    committer: JoinHandle<()>,
-    presence_keeper: JoinHandle<()>,
+    /// What must not end by itself, in the order in which it is stopped.
+    vital: Vec<Vital>,
+}
+
+/// A task that must not end before the server stops.
+struct Vital {
+    name: &'static str,
+    /// What its end means.
+    loss: &'static str,
+    /// Whether it ends by itself when the server stops. The others are needed to the last.
+    ends_at_stop: bool,
+    task: JoinHandle<()>,
 }
 
 impl App {
@@ -60,21 +71,23 @@ impl App {
         let deployment = timeout(Duration::from_secs(CONNECT_SECS_MAX), connecting).await.map_err(|_| {
             anyhow!("MongoDB did not answer within {CONNECT_SECS_MAX} s; check that it runs and is not overloaded")
         })??;
+        let deployment = deployment.with_epoch(&config.epoch);
         info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
         deployment.prepare_collection(config.schema_options()).await?;
 
         let database = deployment.database().to_owned();
-        let changes = Changes::open(&deployment, &ResumePoint::Now).await?;
+        let changes = Changes::open(&deployment, &ResumePoint::Now, Duration::from_secs(OPENING_SECS_MAX)).await?;
         let (writer, live) = prewarmed(&deployment, config, changes.start()).await;
         let (watcher, status) = Watcher::new(deployment.clone(), writer, changes.start(), metrics.clone());
-        let watcher = tokio::spawn(watcher.run(changes));
+        let watcher = Vital::spawn("watcher", "nothing would reach a client", false, watcher.run(changes));
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let history = History::new(&deployment);
         let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
-        let committer = tokio::spawn(committer.run());
+        let committer = Vital::spawn("committer", "nothing would be inserted", false, committer.run());
         let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
-        let presence_keeper = tokio::spawn(presence_keeper.run(stop.clone()));
+        let keeper = presence_keeper.run(stop.clone());
+        let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
         let api = Api {
             history: history.clone(),
             inserter: inserter.for_source("rest"),
@@ -96,10 +109,11 @@ impl App {
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
-            connections_max: config.connections_max,
             silence_max: Duration::from_secs(config.silence_secs),
             stop: stop.clone(),
             tasks: tasks.clone(),
+            failed: CancellationToken::new(),
+            places: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
         };
 
         let wanted = SocketAddr::new(config.host, config.port);
@@ -111,10 +125,15 @@ impl App {
             origins: Origins::new(&config.allow_origin),
             body_time_max: Duration::from_secs(config.body_secs),
         };
+        let failed = sessions.failed.clone();
+        let closer = async move { failed.cancelled().await };
+        let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
         let endpoint = routes(api, pages, sessions, metrics, limits);
         let door = FrontDoor::new(listener, config.door_limits());
-        let server = tokio::spawn(door.serve(endpoint.map_to_response(), stop.clone(), stop_max));
-        Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer, presence_keeper })
+        let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
+        let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
+        let vital = vec![server, keeper, closer, watcher, committer];
+        Ok(Self { address, database, stop, sessions: tasks, stop_max, vital })
     }
 
     /// Finds out whether the address of `config` can be listened on, before a server is started for it.
@@ -142,34 +161,48 @@ impl App {
     pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
         let ended = tokio::select! {
             () = signal => Ok(()),
-            outcome = &mut self.watcher => Err(anyhow!("the watcher ended, so nothing would reach a client: {outcome:?}")),
-            outcome = &mut self.committer => Err(anyhow!("the committer ended, so nothing would be inserted: {outcome:?}")),
-            outcome = &mut self.server => Err(anyhow!("the HTTP server ended: {outcome:?}")),
+            (outcome, index, _) = select_all(self.vital.iter_mut().map(|vital| &mut vital.task)) => Err((outcome, index)),
         };
+        let ended = ended.map_err(|(outcome, index)| {
+            // Its outcome is taken: it can not be waited for once more.
+            let Vital { name, loss, .. } = self.vital.remove(index);
+            anyhow!("the {name} ended, so {loss}: {outcome:?}")
+        });
         self.stop().await;
         ended
     }
 
     /// Stops the server; see [`Self::run_until`].
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         // In this order: sessions that are woken by the second look at the first.
         self.sessions.close();
         self.stop.cancel();
         let stopping = async {
-            if let Err(fault) = self.server.await {
-                error!("the HTTP server did not stop cleanly: {fault}");
+            for Vital { name, task, .. } in self.vital.iter_mut().filter(|vital| vital.ends_at_stop) {
+                if let Err(fault) = task.await {
+                    error!("the {name} did not stop cleanly: {fault}");
+                }
             }
             self.sessions.wait().await;
-            if let Err(fault) = self.presence_keeper.await {
-                error!("who is here was not kept to the end: {fault}");
-            }
         };
         if timeout(self.stop_max, stopping).await.is_err() {
             error!("some connections had to be cut after {} s", self.stop_max.as_secs());
         }
         // Last: what was inserted until now still reached the sessions.
-        self.watcher.abort();
-        self.committer.abort();
+        for vital in self.vital.iter().filter(|vital| !vital.ends_at_stop) {
+            vital.task.abort();
+        }
+    }
+}
+
+impl Vital {
+    fn spawn(
+        name: &'static str,
+        loss: &'static str,
+        ends_at_stop: bool,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self { name, loss, ends_at_stop, task: tokio::spawn(task) }
     }
 }
 
@@ -207,5 +240,44 @@ async fn prewarmed(deployment: &Deployment, config: &Config, start: Cursor) -> (
             info!("the log begins now: the last minute could not be read ({reason})");
             feed::open(limits, start)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// An app of tasks that go on until it stops, but for the one of this name, which ends at once.
+    fn app_without(name: &str) -> App {
+        let stop = CancellationToken::new();
+        let vital = [("server", true), ("keeper", true), ("watcher", false)].map(|(each, ends_at_stop)| {
+            let stop = stop.clone();
+            let is_ended = each == name;
+            Vital::spawn(each, "nothing would go on", ends_at_stop, async move {
+                if !is_ended {
+                    stop.cancelled().await;
+                }
+            })
+        });
+        App {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            database: String::new(),
+            stop,
+            sessions: TaskTracker::new(),
+            stop_max: Duration::from_secs(20),
+            vital: vital.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_ends_by_itself_ends_the_server_by_name() {
+        for name in ["server", "keeper", "watcher"] {
+            let ended = timeout(Duration::from_secs(20), app_without(name).run_until(pending())).await;
+            let error = ended.expect("it does not go on").expect_err("it does not end well");
+            assert!(error.to_string().starts_with(&format!("the {name} ended, so nothing would go on")), "{error}");
+        }
+        assert!(app_without("").run_until(ready(())).await.is_ok());
     }
 }

@@ -30,6 +30,11 @@ pub struct Config {
     #[arg(long, env = "COLLECTION", default_value = "messages")]
     pub collection: String,
 
+    /// A word of your choice, the same on all servers. Change it when MongoDB was restored from a backup: the cursors of
+    /// clients are then of what no longer is, and each client loads its history anew
+    #[arg(long, env = "EPOCH", default_value = "")]
+    pub epoch: String,
+
     /// The address to listen on. The default is reachable from this machine only, as nobody signs in
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     pub host: IpAddr,
@@ -78,6 +83,11 @@ pub struct Config {
     /// After how many seconds without a byte that moves a connection is closed
     #[arg(long, env = "SILENCE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub silence_secs: u64,
+
+    /// The most memory of pages and other answers that their clients have not taken yet, in bytes; when slow clients fill
+    /// it, more are refused with 503
+    #[arg(long, env = "ANSWERS_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
+    pub answers_bytes_max: usize,
 
     /// The most messages that may wait for MongoDB; more are refused with 503 until it has caught up
     #[arg(long, env = "INSERTS_WAITING_MAX", default_value_t = 10_000)]
@@ -133,6 +143,7 @@ impl Config {
             connections_per_address_max: self.connections_per_address_max,
             header_time_max: Duration::from_secs(self.header_secs),
             silence_max: Duration::from_secs(self.silence_secs),
+            answers_bytes_max: self.answers_bytes_max,
         }
     }
 

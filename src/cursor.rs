@@ -28,7 +28,7 @@ pub struct ClusterTime {
 /// See the module. Not ordered: two places within one cluster time have an order only in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// Hash of the collection's UUID.
+    /// Hash of the collection's UUID, and of a word that says which of its lives this is.
     pub epoch: u32,
     /// When the change was made.
     pub time: ClusterTime,
@@ -58,9 +58,10 @@ impl Cursor {
         }
     }
 
-    /// The epoch of the collection with this UUID.
-    pub fn epoch_of(uuid: &[u8]) -> u32 {
-        fnv1a(uuid)
+    /// The epoch of the collection with this UUID. A collection that was restored from a snapshot has its old UUID, and is
+    /// told from what it was before by `word`.
+    pub fn epoch_of(uuid: &[u8], word: &str) -> u32 {
+        fnv1a(&[uuid, word.as_bytes()].concat())
     }
 }
 
@@ -138,6 +139,14 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad:.40}");
         }
+    }
+
+    #[test]
+    fn an_epoch_is_that_of_a_collection_and_of_its_life() {
+        let epochs = [(b"1", ""), (b"2", ""), (b"1", "after the fire"), (b"1", "2")];
+        let epochs: std::collections::BTreeSet<u32> = epochs.map(|(uuid, word)| Cursor::epoch_of(uuid, word)).into();
+        assert_eq!(epochs.len(), 4);
+        assert_eq!(Cursor::epoch_of(b"a", ""), 0xe40c_292c, "as in every version: that of FNV-1a's test vectors");
     }
 
     #[test]

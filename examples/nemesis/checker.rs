@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// A cursor, taken apart. Clients must not do that; a checker must, as it judges the order.
@@ -107,11 +107,19 @@ pub struct Ledger {
     pub deletes: BTreeSet<String>,
     /// How often each HTTP status was answered; 0 = no answer at all.
     pub answers: BTreeMap<u16, u64>,
+    /// How long the slowest of them took.
+    pub slowest: BTreeMap<u16, Duration>,
     /// Answers that must not be, in words.
     pub scandals: Vec<Finding>,
 }
 
 impl Ledger {
+    pub fn answered(&mut self, status: u16, time: Duration) {
+        *self.answers.entry(status).or_default() += 1;
+        let slowest = self.slowest.entry(status).or_default();
+        *slowest = time.max(*slowest);
+    }
+
     pub fn scandal(&mut self, words: String) {
         found(&mut self.scandals, Instant::now(), words);
     }
@@ -195,6 +203,7 @@ pub fn check(ledger: &Ledger, stored: &BTreeMap<String, Told>, readers: &[Reader
         check_writers_order(&mut verdict, ledger, reader);
     }
     check_one_order(&mut verdict, readers);
+    check_one_story(&mut verdict, readers);
     verdict
 }
 
@@ -384,6 +393,60 @@ fn check_one_order(verdict: &mut Verdict, readers: &[ReaderLog]) {
                         format!("two readers saw {time:x?} in different orders"),
                     );
                 }
+            }
+        }
+    }
+}
+
+/// What one reader was told from a history to its next one, or to the end: it came back by cursor, so nothing may be
+/// missing in between.
+struct Stretch<'a> {
+    reader: &'a ReaderLog,
+    epoch: u32,
+    /// Everything strictly between these times.
+    from: u64,
+    to: u64,
+    told: HashSet<(u64, u32)>,
+}
+
+fn stretches(reader: &ReaderLog) -> Vec<Stretch<'_>> {
+    let mut stretches: Vec<Stretch<'_>> = Vec::new();
+    for (_, seen) in &reader.seen {
+        match seen {
+            Seen::Reloaded { cursor, .. } => {
+                let Place { epoch, time, .. } = Place::parse(cursor);
+                stretches.push(Stretch { reader, epoch, from: time, to: time, told: HashSet::new() });
+            }
+            Seen::Message { cursor, .. } | Seen::Deleted { cursor, .. } | Seen::Moved { cursor } => {
+                let place = Place::parse(cursor);
+                if let Some(stretch) = stretches.last_mut().filter(|stretch| stretch.epoch == place.epoch) {
+                    stretch.to = stretch.to.max(place.time);
+                    if !matches!(seen, Seen::Moved { .. }) {
+                        stretch.told.insert((place.time, place.key));
+                    }
+                }
+            }
+            Seen::Joined { .. } | Seen::Reset { .. } => {}
+        }
+    }
+    stretches
+}
+
+/// Readers of the same rooms are told the same events wherever both were told anything: also those which a later one
+/// covers, so that what they know in the end does not show that they were lost.
+fn check_one_story(verdict: &mut Verdict, readers: &[ReaderLog]) {
+    let mut of_rooms: BTreeMap<BTreeSet<&String>, Vec<Stretch<'_>>> = BTreeMap::new();
+    for reader in readers {
+        of_rooms.entry(reader.rooms.iter().collect()).or_default().extend(stretches(reader));
+    }
+    for stretches in of_rooms.values() {
+        let all: BTreeSet<(u32, (u64, u32))> =
+            stretches.iter().flat_map(|stretch| stretch.told.iter().map(|event| (stretch.epoch, *event))).collect();
+        for Stretch { reader, epoch, from, to, told } in stretches {
+            let inner = all.range((*epoch, (from + 1, 0))..(*epoch, (*to, 0)));
+            for (_, event) in inner.filter(|(_, event)| !told.contains(event)) {
+                let words = format!("{}: was not told of {event:x?}, which another reader was", reader.name);
+                found(&mut verdict.unseen, Instant::now(), words);
             }
         }
     }

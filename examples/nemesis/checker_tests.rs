@@ -95,3 +95,23 @@ fn an_old_version_in_the_end_is_a_divergence() {
     let verdict = check(&ledger, &stored, &[reader("one", &[(1, 1, "x")])]);
     assert_eq!(verdict.diverged.len(), 1, "{verdict}");
 }
+
+#[test]
+fn an_event_that_was_lost_and_that_a_later_one_covers_is_a_silent_gap() {
+    let ledger = Ledger { edits: vec![("x".into(), told("x"))], ..ledger(&["x"]) };
+    let whole = reader("whole", &[(1, 1, "x"), (2, 1, "x"), (2, 2, "x"), (3, 1, "x")]);
+    let verdict_on = |other: &ReaderLog| check(&ledger, &stored(&["x"]), &[whole.clone(), other.clone()]);
+    assert!(verdict_on(&whole).is_kept());
+    let verdict = verdict_on(&reader("other", &[(1, 1, "x"), (2, 1, "x"), (3, 1, "x")]));
+    assert_eq!(verdict.unseen.len(), 1, "{verdict}");
+    // Who was cut before it, or began behind it, was told all that it could be.
+    assert!(verdict_on(&reader("cut", &[(1, 1, "x"), (2, 1, "x")])).is_kept());
+    let mut late = reader("late", &[(1, 1, "x")]);
+    late.record(Seen::Reloaded { cursor: at(2, 2), messages: stored(&["x"]) });
+    late.record(Seen::Joined { after: at(2, 2) });
+    late.record(Seen::Moved { cursor: at(4, 0) });
+    assert_eq!(verdict_on(&late).unseen.len(), 1, "and of those behind it");
+    let mut filtered = reader("filtered", &[(3, 1, "x")]);
+    filtered.rooms = vec!["a".into()];
+    assert!(verdict_on(&filtered).is_kept(), "who follows other rooms is told another story");
+}

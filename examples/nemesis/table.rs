@@ -75,6 +75,8 @@ pub fn print_promise(verdict: &Verdict, ledger: &Ledger) {
     }
     println!("| answers that must not be, and silence | {} |", verdict.scandals.len());
     println!("| answers to POST by status (0: none) | {} |", answers.join(", "));
+    let slowest = ledger.slowest.iter().map(|(status, time)| format!("{status}: {:.2} s", time.as_secs_f64()));
+    println!("| the slowest of each | {} |", slowest.collect::<Vec<_>>().join(", "));
 }
 
 fn findings_of(verdict: &Verdict) -> [&[Finding]; FINDINGS.len()] {

@@ -35,9 +35,10 @@ pub async fn write_over_rest(stage: Stage, writer: String, room: String, seed: u
         loop {
             stage.note(&sent.id, |sent| sent.attempts += 1);
             let server = &stage.servers[rng.random_range(0..stage.servers.len())];
+            let asked_at = Instant::now();
             let answer = stage.http.post(format!("{server}/api/messages")).json(&body).send().await;
             let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-            *stage.ledger().answers.entry(status).or_default() += 1;
+            stage.ledger().answered(status, asked_at.elapsed());
             match status {
                 200 | 201 => break stage.note(&sent.id, |sent| sent.acknowledged = Some(Instant::now())),
                 0 | 503 => pause_before_coming_back(&mut rng).await,

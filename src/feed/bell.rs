@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -22,16 +22,19 @@ use crate::{event::Before, topic::Topic};
 pub struct Ear {
     /// The first place since this was last taken at which there may be something; [`SILENT`] when there is none.
     first_place: AtomicU64,
-    is_waiting: AtomicBool,
+    /// Where it stands among those that wait for their place; [`NOWHERE`] when it does not. Changed with the bells' lock.
+    waiting_key: AtomicUsize,
     waker: AtomicWaker,
 }
 
 /// No log comes to this place.
 const SILENT: u64 = u64::MAX;
+/// No list has this key.
+const NOWHERE: Key = Key::MAX;
 
 impl Default for Ear {
     fn default() -> Self {
-        Self { first_place: AtomicU64::new(SILENT), is_waiting: AtomicBool::new(false), waker: AtomicWaker::new() }
+        Self { first_place: AtomicU64::new(SILENT), waiting_key: AtomicUsize::new(NOWHERE), waker: AtomicWaker::new() }
     }
 }
 
@@ -52,8 +55,14 @@ impl Ear {
         (place != SILENT).then_some(place)
     }
 
-    pub(super) fn is_rung(&self) -> bool {
-        self.first_place.load(Ordering::Acquire) != SILENT
+    /// The same, without forgetting it.
+    pub(super) fn rung_at(&self) -> Option<u64> {
+        let place = self.first_place.load(Ordering::Acquire);
+        (place != SILENT).then_some(place)
+    }
+
+    fn is_rung(&self) -> bool {
+        self.rung_at().is_some()
     }
 
     /// Ready when there may be something. Takes nothing.
@@ -76,7 +85,7 @@ pub(super) struct Bells {
     /// A topic that nobody follows has no list.
     topics: HashMap<Topic, Slab<Arc<Ear>>>,
     /// Readers whose place is still to come: the next append may bring it, whatever its topics.
-    waiting: Vec<Arc<Ear>>,
+    waiting: Slab<Arc<Ear>>,
 }
 
 /// Where an ear stands in a list, to be taken out again.
@@ -87,8 +96,9 @@ impl Bells {
         self.everyone.insert(ear.clone())
     }
 
-    pub(super) fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: Key, ear: &Ear) {
         self.everyone.try_remove(key);
+        self.waiting.try_remove(ear.waiting_key.swap(NOWHERE, Ordering::AcqRel));
     }
 
     pub(super) fn follow(&mut self, topic: &Topic, ear: &Arc<Ear>) -> Key {
@@ -108,16 +118,16 @@ impl Bells {
     }
 
     pub(super) fn wait(&mut self, ear: &Arc<Ear>) {
-        if !ear.is_waiting.swap(true, Ordering::AcqRel) {
-            self.waiting.push(ear.clone());
+        if ear.waiting_key.load(Ordering::Acquire) == NOWHERE {
+            ear.waiting_key.store(self.waiting.insert(ear.clone()), Ordering::Release);
         }
     }
 
     /// Those for whom there is something in `entries`: to be noted while the log can not be read, and woken when it can.
     pub(super) fn concerned(&mut self, entries: &[Arc<Entry>]) -> Concerned<'_> {
         let waiting = std::mem::take(&mut self.waiting);
-        for ear in &waiting {
-            ear.is_waiting.store(false, Ordering::Release);
+        for (_, ear) in &waiting {
+            ear.waiting_key.store(NOWHERE, Ordering::Release);
         }
         let events = || entries.iter().filter_map(|entry| entry.event.as_ref());
         if events().any(|event| event.before == Before::Unknown) {
@@ -134,19 +144,19 @@ impl Bells {
     }
 
     pub(super) fn everyone(&self) -> Concerned<'_> {
-        Concerned { waiting: Vec::new(), lists: vec![&self.everyone] }
+        Concerned { waiting: Slab::new(), lists: vec![&self.everyone] }
     }
 }
 
 /// Those who are to be rung.
 pub(super) struct Concerned<'a> {
-    waiting: Vec<Arc<Ear>>,
+    waiting: Slab<Arc<Ear>>,
     lists: Vec<&'a Slab<Arc<Ear>>>,
 }
 
 impl Concerned<'_> {
     fn ears(&self) -> impl Iterator<Item = &Arc<Ear>> {
-        self.waiting.iter().chain(self.lists.iter().flat_map(|list| list.iter().map(|(_, ear)| ear)))
+        std::iter::once(&self.waiting).chain(self.lists.iter().copied()).flatten().map(|(_, ear)| ear)
     }
 
     /// Notes that there may be something from `place` on.

@@ -31,8 +31,9 @@ pub struct LogSize {
     pub bytes: usize,
 }
 
-/// How far a cursor may be ahead of this server before it is taken for one of another deployment, in seconds
-/// of wall clock. Another server may be a little faster; none is a minute faster.
+/// How far a cursor may be ahead of this server before it is taken for one of another deployment, in seconds: ahead of
+/// its clock and of its place in the stream, as either may be behind. Another server may be a little faster; none is a
+/// minute faster.
 const AHEAD_SECS_MAX: u64 = 60;
 
 /// The log of one process.
@@ -156,7 +157,8 @@ impl Log {
             return Located::Gone(Gap::OtherCollection);
         }
         if cursor.time > self.watermark.time {
-            return if is_far_ahead(cursor) { Located::Gone(Gap::FarAhead) } else { Located::Ahead };
+            let is_far = is_far_ahead(cursor, self.watermark);
+            return if is_far { Located::Gone(Gap::FarAhead) } else { Located::Ahead };
         }
         if cursor.time < self.floor.time {
             return Located::Gone(Gap::Evicted);
@@ -173,13 +175,12 @@ impl Log {
                 return Located::At(self.end_place());
             }
         }
-        if cursor.time == self.floor.time {
-            return if cursor == self.floor || self.floor.key == BOUNDARY {
-                place(from)
-            } else {
-                // Some changes of this time were evicted, and this cursor does not say which it has seen.
-                Located::Gone(Gap::Evicted)
-            };
+        if cursor == self.floor {
+            return place(from);
+        }
+        if cursor.time == self.floor.time && self.floor.key != BOUNDARY {
+            // Some changes of this time were evicted, and this cursor does not say which it has seen.
+            return Located::Gone(Gap::Evicted);
         }
         if cursor.key != BOUNDARY && cursor.time == self.watermark.time {
             // The rest of this time may be on its way (a transaction in two batches), and with it this change.
@@ -267,6 +268,14 @@ impl Log {
         self.watermark
     }
 
+    /// The cursor that stands for everything before `place`; `None` when the log no longer reaches back to there.
+    pub(super) fn cursor_before(&self, place: u64) -> Option<Cursor> {
+        match place.checked_sub(self.first_place)? {
+            0 => Some(self.floor),
+            n => self.entries.get(n as usize - 1).map(|entry| entry.cursor),
+        }
+    }
+
     pub(super) fn end_place(&self) -> u64 {
         self.first_place + self.entries.len() as u64
     }
@@ -276,10 +285,12 @@ impl Log {
     }
 }
 
-fn is_far_ahead(cursor: Cursor) -> bool {
+fn is_far_ahead(cursor: Cursor, watermark: Cursor) -> bool {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now_secs = since_1970.map_or(0, |duration| duration.as_secs());
-    u64::from(cursor.time.seconds) > now_secs + AHEAD_SECS_MAX
+    // MongoDB gives the times, and its clock may be ahead of ours.
+    let newest_secs = now_secs.max(u64::from(watermark.time.seconds));
+    u64::from(cursor.time.seconds) > newest_secs + AHEAD_SECS_MAX
 }
 
 #[cfg(test)]
@@ -357,6 +368,15 @@ mod tests {
         assert!(is_gone(after(&log, at(100, BOUNDARY), &["a"])), "evicted");
         assert_eq!(after(&log, at(101, 1), &["a"]), Ok(vec![at(103, 3), at(104, 4)]), "the floor itself");
         assert_eq!(after(&log, at(105, BOUNDARY), &["a"]), Ok(vec![]), "an idle client's position");
+    }
+
+    #[test]
+    fn a_cursor_a_little_ahead_is_waited_for_also_when_our_clock_is_behind() {
+        let tomorrow = u32::MAX - 1_000;
+        let mut log = log(3);
+        log.append(vec![created(at(tomorrow, 1), "a")], at(tomorrow, 1));
+        assert_eq!(after(&log, at(tomorrow + 5, 1), &["a"]), Err(Located::Ahead));
+        assert!(is_gone(after(&log, at(tomorrow + 500, 1), &["a"])));
     }
 
     #[test]

@@ -34,13 +34,29 @@ pub fn open(limits: LogLimits, start: Cursor) -> (FeedWriter, Feed) {
     (FeedWriter(shared.clone()), Feed(shared))
 }
 
-/// A log of its own that holds a stretch of the stream, from `start` to `position`, and never turns. `None` when the
-/// stretch does not fit into `limits`.
-pub fn closed(limits: LogLimits, start: Cursor, stretch: Vec<Change>, position: Cursor) -> Option<Feed> {
-    let count = stretch.len();
-    let (mut writer, feed) = open(limits, start);
-    writer.append(stretch, position);
-    (writer.size().entries == count).then_some(feed)
+/// A log of its own that holds a stretch of the stream, and never turns.
+#[derive(Debug)]
+pub struct Excerpt(Feed);
+
+impl Excerpt {
+    /// The stretch from `start` to `position`. `None` when it does not fit into `limits`.
+    pub fn new(limits: LogLimits, start: Cursor, stretch: Vec<Change>, position: Cursor) -> Option<Self> {
+        let count = stretch.len();
+        let (mut writer, feed) = open(limits, start);
+        writer.append(stretch, position);
+        (writer.size().entries == count).then_some(Self(feed))
+    }
+
+    /// Where to read it.
+    pub fn feed(&self) -> &Feed {
+        &self.0
+    }
+
+    /// Lets go of all that it holds. Whoever has not read it to its end finds a gap.
+    pub fn empty(&self) {
+        let Feed(shared) = &self.0;
+        shared.gap(self.0.position(), || {});
+    }
 }
 
 /// A place of the stream and its event. `None` is a document that breaks the contract: it leaves only its place, so
@@ -70,6 +86,18 @@ impl Shared {
     fn bells(&self) -> MutexGuard<'_, Bells> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn gap(&self, start: Cursor, meanwhile: impl FnOnce()) {
+        let bells = self.bells();
+        {
+            let mut log = self.write();
+            // The place before the gap, across which nobody reads.
+            bells.everyone().note(log.end_place());
+            log.gap(start);
+            meanwhile();
+        }
+        bells.everyone().wake();
+    }
 }
 
 /// The writing end. Not `Clone`, by design: see the module.
@@ -95,15 +123,11 @@ impl FeedWriter {
 
     /// Says that the stream was broken: what lies between the last batch and `start` can not be known. The log
     /// is emptied and nobody reads across.
-    pub fn gap(&mut self, start: Cursor) {
-        let bells = self.0.bells();
-        {
-            let mut log = self.0.write();
-            // The place before the gap, across which nobody reads.
-            bells.everyone().note(log.end_place());
-            log.gap(start);
-        }
-        bells.everyone().wake();
+    ///
+    /// `meanwhile` is done while nobody can look at the log: whoever learns of `start` by it finds a log that knows it, and
+    /// whoever is told of the gap learns of `start`. It must not touch this log.
+    pub fn gap(&mut self, start: Cursor, meanwhile: impl FnOnce()) {
+        self.0.gap(start, meanwhile);
     }
 
     /// Wakes every reader, though nothing was appended.

@@ -17,11 +17,31 @@ const EPOCH: u32 = 9;
 const START: u32 = 100;
 const LIMITS: LogLimits = LogLimits { entries_max: 10_000, bytes_max: 1 << 30 };
 
-/// A history: per cluster time, the rooms of its changes; `None` is a document that breaks the contract.
-type History = Vec<Vec<Option<u8>>>;
+/// A history: per cluster time, its changes and how many of them come in a first batch; `None` is a document that breaks
+/// the contract.
+type History = Vec<(Vec<Option<Happened>>, usize)>;
+
+/// A change to a message: in which room it was, and in which it is now.
+#[derive(Debug, Clone, Copy)]
+struct Happened {
+    was: Was,
+    now_in: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Was {
+    Nowhere,
+    In(u8),
+    Unknown,
+}
 
 fn histories() -> impl Strategy<Value = History> {
-    vec(vec(prop::option::weighted(0.9, 0..3_u8), 0..5), 1..12)
+    let created = (0..3_u8).prop_map(|room| Happened { was: Was::Nowhere, now_in: Some(room) });
+    let edited = (0..3_u8, prop::option::weighted(0.7, 0..3_u8))
+        .prop_map(|(room, now_in)| Happened { was: Was::In(room), now_in });
+    let untold = prop::option::weighted(0.5, 0..3_u8).prop_map(|now_in| Happened { was: Was::Unknown, now_in });
+    let happened = prop_oneof![6 => created, 3 => edited, 1 => untold];
+    vec((vec(prop::option::weighted(0.9, happened), 0..5), 0..5_usize), 1..12)
 }
 
 fn room(number: u8) -> Topic {
@@ -36,27 +56,41 @@ fn time(step: usize) -> ClusterTime {
     ClusterTime { seconds: START + step as u32, increment: 1 }
 }
 
-/// Every change of a history with its cursor, in stream order, one batch per cluster time.
-fn batches(history: &History) -> Vec<Vec<Change>> {
-    let change = |step: usize, index: usize, room: Option<u8>| {
+fn message(id: &MessageId, number: u8) -> Message {
+    Message {
+        id: id.clone(),
+        content: "x".into(),
+        sender: UserName::parse("Ana").unwrap(),
+        to: Destination::Room(RoomName::parse(&format!("room {number}")).unwrap()),
+        date: DateTime::UNIX_EPOCH,
+    }
+}
+
+/// Every change of a history with its cursor, in stream order, and the place after each batch: one or two batches for each
+/// cluster time. The first of two ends within its time, at its last change.
+fn batches(history: &History) -> Vec<(Vec<Change>, Cursor)> {
+    let change = |step: usize, index: usize, happened: Option<Happened>| {
         let cursor = Cursor { epoch: EPOCH, time: time(step), key: index as u32 + 1 };
-        let event = room.map(|number| {
+        let event = happened.map(|Happened { was, now_in }| {
             let id = MessageId::from_text_form(cursor.to_string());
-            let message = Message {
-                id: id.clone(),
-                content: "x".into(),
-                sender: UserName::parse("Ana").unwrap(),
-                to: Destination::Room(RoomName::parse(&format!("room {number}")).unwrap()),
-                date: DateTime::UNIX_EPOCH,
+            let before = match was {
+                Was::Nowhere => Before::Nowhere,
+                Was::In(room) => Before::In(message(&id, room).topics()),
+                Was::Unknown => Before::Unknown,
             };
-            Event { id, before: Before::Nowhere, after: Some(message) }
+            let after = now_in.map(|room| message(&id, room));
+            Event { id, before, after }
         });
         (cursor, event)
     };
-    let batch = |(step, rooms): (usize, &Vec<Option<u8>>)| {
-        rooms.iter().enumerate().map(|(index, room)| change(step, index, *room)).collect()
+    let batch = |(step, (happened, first)): (usize, &(Vec<Option<Happened>>, usize))| {
+        let mut first_batch: Vec<Change> =
+            happened.iter().enumerate().map(|(index, happened)| change(step, index, *happened)).collect();
+        let rest = first_batch.split_off((*first).min(first_batch.len()));
+        let first_end = first_batch.last().map(|(cursor, _)| *cursor);
+        [first_end.map(|end| (first_batch, end)), Some((rest, boundary(step + 1)))]
     };
-    history.iter().enumerate().map(batch).collect()
+    history.iter().enumerate().flat_map(batch).flatten().collect()
 }
 
 /// What a reader of `rooms` must be told of these changes.
@@ -112,11 +146,10 @@ proptest! {
         let mut live = feed.reader_from_now();
         follow(&mut live, &rooms);
         let (mut changes, mut cursors) = (Vec::new(), vec![(boundary(0), 0)]);
-        for (step, batch) in batches(&history).into_iter().enumerate() {
-            for (cursor, _) in &batch {
-                cursors.push((*cursor, cursors.last().map_or(0, |(_, seen)| seen + 1)));
+        for (batch, position) in batches(&history) {
+            for (n, (cursor, _)) in batch.iter().enumerate() {
+                cursors.push((*cursor, changes.len() + n + 1));
             }
-            let position = boundary(step + 1);
             changes.extend(batch.iter().cloned());
             writer.append(batch, position);
             // A live reader sees everything at once, whatever is evicted afterwards.
@@ -147,6 +180,34 @@ proptest! {
         }
     }
 
+    /// Whoever comes at any moment with any cursor of the history, also with one that another server was faster to give out,
+    /// is told exactly what comes after it.
+    #[test]
+    fn a_cursor_of_a_faster_server_is_waited_for_and_nothing_after_it_is_missed(
+        history in histories(),
+        rooms in prop::collection::btree_set(0..3_u8, 0..3),
+        came in any::<prop::sample::Index>(),
+        with in any::<prop::sample::Index>(),
+    ) {
+        let batches = batches(&history);
+        let changes: Vec<Change> = batches.iter().flat_map(|(batch, _)| batch).cloned().collect();
+        prop_assume!(!changes.is_empty());
+        let known = with.index(changes.len());
+        let (mut writer, feed) = open(LIMITS, boundary(0));
+        let came = came.index(batches.len());
+        for (batch, position) in &batches[..came] {
+            writer.append(batch.clone(), *position);
+        }
+        let mut reader = feed.reader_after(changes[known].0);
+        follow(&mut reader, &rooms);
+        let mut seen = drain(&mut reader).unwrap();
+        for (batch, position) in &batches[came..] {
+            writer.append(batch.clone(), *position);
+            seen.extend(drain(&mut reader).unwrap());
+        }
+        prop_assert_eq!(seen, told(&changes[known + 1..], &rooms));
+    }
+
     /// A reader that goes through a closed log (a replay) and on into the live one is told everything once, wherever the
     /// two overlap.
     #[test]
@@ -157,17 +218,17 @@ proptest! {
         until in any::<prop::sample::Index>(),
     ) {
         let batches = batches(&history);
-        let changes: Vec<Change> = batches.iter().flatten().cloned().collect();
+        let changes: Vec<Change> = batches.iter().flat_map(|(batch, _)| batch).cloned().collect();
         let (mut writer, live) = open(LogLimits { entries_max, ..LIMITS }, boundary(0));
-        for (step, batch) in batches.iter().enumerate() {
-            writer.append(batch.clone(), boundary(step + 1));
+        for (batch, position) in &batches {
+            writer.append(batch.clone(), *position);
         }
-        let step = until.index(batches.len()) + 1;
-        let past: Vec<Change> = batches[..step].iter().flatten().cloned().collect();
-        let replay = closed(LIMITS, boundary(0), past, boundary(step)).unwrap();
+        let until = until.index(batches.len());
+        let past: Vec<Change> = batches[..=until].iter().flat_map(|(batch, _)| batch).cloned().collect();
+        let replay = Excerpt::new(LIMITS, boundary(0), past, batches[until].1).unwrap();
         let mut reader = live.reader_after(boundary(0));
         follow(&mut reader, &rooms);
-        reader.continue_in(&replay);
+        reader.continue_in(replay.feed());
         let mut seen = drain(&mut reader).unwrap();
         reader.continue_in(&live);
         match drain(&mut reader) {
@@ -187,8 +248,8 @@ proptest! {
         let mut reader = feed.reader_from_now();
         reader.follow(Topic::All);
         let mut newest = time(0);
-        for (step, batch) in batches(&history).into_iter().enumerate() {
-            writer.append(batch, boundary(step + 1));
+        for (batch, position) in batches(&history) {
+            writer.append(batch, position);
             for cursor in drain(&mut reader).unwrap() {
                 prop_assert!(cursor.time >= newest);
                 newest = cursor.time;

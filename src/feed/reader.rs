@@ -114,7 +114,7 @@ impl Reader {
 
     fn stop_listening(&mut self) {
         let mut bells = self.feed.0.bells();
-        bells.remove(self.key);
+        bells.remove(self.key, &self.ear);
         for (topic, key) in self.topics.iter().zip(self.keys.drain(..)) {
             bells.unfollow(topic, key);
         }
@@ -218,15 +218,24 @@ impl Reader {
         }
     }
 
-    /// Moves the position up to the watermark, if nothing that came since the last reading is for this reader: it is not
-    /// woken for what is not.
+    /// Moves the position up to what may be for this reader, or to the watermark when there is nothing: it is not woken for
+    /// what is for others, and the log may have rolled on over that.
     pub fn settle(&mut self) {
+        let State::At(place) = self.state else {
+            return;
+        };
         if self.has_more {
             return;
         }
         let log = self.feed.0.read();
-        if let (State::At(_), false) = (self.state, self.ear.is_rung()) {
-            (self.state, self.position) = (State::At(log.end_place()), log.watermark());
+        match self.ear.rung_at() {
+            None => (self.state, self.position) = (State::At(log.end_place()), log.watermark()),
+            Some(first) if first > place => {
+                if let Some(before) = log.cursor_before(first) {
+                    (self.state, self.position) = (State::At(first), before);
+                }
+            }
+            Some(_) => {}
         }
     }
 
@@ -329,7 +338,7 @@ mod tests {
         [&mut a, &mut b, &mut all].map(Reader::read).into_iter().for_each(drop);
         writer.append(vec![], at(4));
         assert_eq!([&mut a, &mut b, &mut all].map(is_woken), [false, false, false], "only time has moved");
-        writer.gap(at(9));
+        writer.gap(at(9), || {});
         assert_eq!([&mut a, &mut b, &mut all].map(is_woken), [true, true, true]);
         assert!(matches!(b.read(), Reading::Gap(Gap::Broken)));
     }
@@ -373,7 +382,9 @@ mod tests {
         }
         writer.append(vec![message(60, "quiet", Before::Nowhere)], at(60));
         quiet.settle();
-        assert_eq!(quiet.position(), at(49), "what is for it was not read yet");
+        assert_eq!(quiet.position(), Cursor { key: 7, ..at(59) }, "right before what is for it");
+        // What it follows besides begins there, too: not where it stood when it looked at the log last.
+        quiet.follow(room("loud"));
         // Its place is gone with what was evicted, which was not for it.
         assert!(matches!(quiet.read(), Reading::Entries(entries) if entries.len() == 1));
         assert_eq!(quiet.position(), at(60));
@@ -406,7 +417,31 @@ mod tests {
         drop(ahead);
         assert_eq!(
             format!("{:?}", feed.0.bells()),
-            "Bells { everyone: Slab { len: 0, cap: 4 }, topics: {}, waiting: [] }"
+            "Bells { everyone: Slab { len: 0, cap: 4 }, topics: {}, waiting: Slab { len: 0, cap: 0 } }"
         );
+    }
+
+    #[test]
+    fn readers_that_come_and_go_while_nothing_is_appended_leave_nothing() {
+        let (_writer, feed) = log(10);
+        for _ in 0..1_000 {
+            let mut ahead = feed.reader_after(at(5));
+            assert!(matches!(ahead.read(), Reading::Waiting));
+        }
+        let bells = format!("{:?}", feed.0.bells());
+        assert!(bells.contains("waiting: Slab { len: 0,"), "{bells}");
+    }
+
+    #[test]
+    fn a_reader_that_waited_in_one_log_is_woken_in_the_next_one() {
+        let (_, past) = log(10);
+        let (mut writer, live) = log(10);
+        let mut ahead = past.reader_after(at(5));
+        assert!(matches!(ahead.read(), Reading::Waiting));
+        ahead.continue_in(&live);
+        assert!(matches!(ahead.read(), Reading::Waiting));
+        assert!(!is_woken(&mut ahead));
+        writer.append(vec![message(6, "a", Before::Nowhere)], at(6));
+        assert!(is_woken(&mut ahead));
     }
 }

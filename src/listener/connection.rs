@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DoorLimits,
+    answers::Answers,
     guests::Guest,
     stream::{ClientStream, Life, Upgrade},
 };
@@ -44,6 +45,7 @@ const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// What is needed to serve a connection.
 pub(super) struct Connection<E> {
     pub(super) endpoint: Arc<E>,
+    pub(super) answers: Answers,
     pub(super) limits: DoorLimits,
     pub(super) remote: SocketAddr,
 }
@@ -66,7 +68,7 @@ where
 
         let has_asked = Arc::new(AtomicBool::new(false));
         let answer = {
-            let (endpoint, has_asked) = (self.endpoint, has_asked.clone());
+            let (endpoint, answers, has_asked) = (self.endpoint, self.answers, has_asked.clone());
             let (local, remote) = (LocalAddr(local.into()), RemoteAddr(self.remote.into()));
             move |mut request: http::Request<Incoming>| {
                 has_asked.store(true, Ordering::Relaxed);
@@ -74,8 +76,11 @@ where
                     request.extensions_mut().insert(Upgrade::new(upgrade));
                 }
                 let request = Request::from((request, local.clone(), remote.clone(), Scheme::HTTP));
-                let endpoint = endpoint.clone();
-                async move { Ok::<http::Response<_>, Infallible>(endpoint.get_response(request).await.into()) }
+                let (endpoint, answers) = (endpoint.clone(), answers.clone());
+                async move {
+                    let answer = answers.send(endpoint.get_response(request).await).await;
+                    Ok::<http::Response<_>, Infallible>(answer.into())
+                }
             }
         };
         let builder = builder(header_time_max);

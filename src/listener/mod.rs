@@ -3,6 +3,7 @@
 //! Poem's own server does none of this: it lets small packets wait for each other, spins when the process is out of file
 //! descriptors, and waits for ever for a client that does not go on. So hyper serves the connections here.
 
+mod answers;
 mod connection;
 mod guests;
 mod stream;
@@ -20,6 +21,7 @@ use tracing::{error, warn};
 pub use stream::{ClientStream, Upgrade};
 
 use crate::telemetry::Seldom;
+use answers::Answers;
 use connection::Connection;
 use guests::Guests;
 
@@ -39,6 +41,8 @@ pub struct DoorLimits {
     pub header_time_max: Duration,
     /// How long a connection may last without a byte that moves.
     pub silence_max: Duration,
+    /// The most memory of answers that their clients have not taken yet, in bytes.
+    pub answers_bytes_max: usize,
 }
 
 /// A bound TCP socket, and who came through it.
@@ -74,6 +78,7 @@ impl FrontDoor {
     {
         let endpoint = Arc::new(endpoint);
         let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+        let answers = Answers::new(self.limits.answers_bytes_max);
         loop {
             let (stream, remote) = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -83,7 +88,8 @@ impl FrontDoor {
                 self.refuse(stream, remote);
                 continue;
             };
-            let connection = Connection { endpoint: endpoint.clone(), limits: self.limits, remote };
+            let (endpoint, answers) = (endpoint.clone(), answers.clone());
+            let connection = Connection { endpoint, answers, limits: self.limits, remote };
             let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {
                 tokio::select! {

@@ -17,6 +17,7 @@ use super::{
     document::{Invalid, decode},
     id::id_of,
     pipeline::{Resume, ResumePoint, pipeline},
+    schema::Found,
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
@@ -25,6 +26,8 @@ use crate::{
 
 /// How long MongoDB holds a `getMore` open when there is nothing new, in seconds. Each answer moves the position.
 const AWAIT_SECS: u64 = 1;
+/// The most events of one answer. Each edit in it may cost MongoDB a look-up, and the answer has a deadline.
+const BATCH_EVENTS_MAX: u32 = 2_000;
 /// How long an answer may take in all, in seconds: the driver has no socket timeout, so a server that was
 /// stopped would hold the stream for ever.
 const ANSWER_SECS_MAX: u64 = 5;
@@ -63,6 +66,10 @@ pub enum OpenError {
     /// MongoDB does not take the resume token. The time of the point may still do.
     #[error("the change stream can not be resumed by its token: {0}")]
     Refused(String),
+    /// MongoDB did not answer in time. It looks through its whole oplog from the point on before it does, at some 4 us for
+    /// each entry of another collection: with more patience it may succeed.
+    #[error("the change stream could not be opened within {} s", .0.as_secs())]
+    Slow(Duration),
     /// Anything else; trying again may help.
     #[error("the change stream could not be opened: {0}")]
     Failed(String),
@@ -93,41 +100,38 @@ impl Changes {
     /// from which nothing is missed.
     ///
     /// # Errors
-    /// See [`OpenError`]. Takes at most about five seconds.
-    pub async fn open(deployment: &Deployment, from: &ResumePoint) -> Result<Self, OpenError> {
-        Self::open_awaiting(deployment, from, Duration::from_secs(AWAIT_SECS)).await
+    /// See [`OpenError`]. Takes at most `patience`, and about five seconds more for finding the collection.
+    pub async fn open(deployment: &Deployment, from: &ResumePoint, patience: Duration) -> Result<Self, OpenError> {
+        Self::open_awaiting(deployment, from, Duration::from_secs(AWAIT_SECS), patience).await
     }
 
+    /// The same, where MongoDB holds an answer without events open for `await_time`.
     pub(super) async fn open_awaiting(
         deployment: &Deployment,
         from: &ResumePoint,
+        await_time: Duration,
         patience: Duration,
     ) -> Result<Self, OpenError> {
-        match timeout(Duration::from_secs(ANSWER_SECS_MAX), Self::open_now(deployment, from, patience)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(OpenError::Failed(format!("no answer within {ANSWER_SECS_MAX} s"))),
-        }
-    }
-
-    async fn open_now(deployment: &Deployment, from: &ResumePoint, patience: Duration) -> Result<Self, OpenError> {
-        let has_images = match deployment.find_collection().await {
-            Ok(found) => found.is_some_and(|found| found.images) && deployment.trusts_images(),
-            Err(error) => return Err(OpenError::Failed(sentence_of(&error))),
-        };
+        let has_images = found_in(deployment).await?.is_some_and(|found| found.images) && deployment.trusts_images();
         let collection = deployment.streams().collection::<Document>(&deployment.collection);
-        let aggregate = collection.aggregate(pipeline(from, has_images)).max_await_time(patience).batch();
-        let mut cursor = aggregate.await.map_err(|error| match StreamError::of(&error) {
+        let opening = async {
+            let aggregate = collection.aggregate(pipeline(from, has_images)).max_await_time(await_time);
+            let mut cursor = aggregate.batch_size(BATCH_EVENTS_MAX).batch().await?;
+            let first = cursor.next().await;
+            Ok::<_, Error>((cursor, first))
+        };
+        let opened = timeout(patience, opening).await.map_err(|_| OpenError::Slow(patience))?;
+        let (cursor, first) = opened.map_err(|error| match StreamError::of(&error) {
             StreamError::Lost(reason) => OpenError::Lost(reason),
             StreamError::Refused(reason) => OpenError::Refused(reason),
             other => OpenError::Failed(other.to_string()),
         })?;
-        let first = cursor.next().await;
         // Read after the stream is open: a collection that is dropped from here on ends the stream, so the epoch
         // can not be newer than the stream.
-        let found = deployment.find_collection().await.map_err(|error| OpenError::Failed(sentence_of(&error)))?;
+        let found = found_in(deployment).await?;
         let is_missing = found.is_none();
         let uuid = found.map(|found| found.uuid).unwrap_or_default();
-        let epoch = Cursor::epoch_of(&uuid);
+        let epoch = Cursor::epoch_of(&uuid, deployment.epoch_word());
         if let ResumePoint::After(resume) = from
             && resume.epoch != epoch
         {
@@ -299,6 +303,14 @@ impl Changes {
         {
             self.deployment.saw(SignedTime { time, signed });
         }
+    }
+}
+
+/// The collection, if there is one.
+async fn found_in(deployment: &Deployment) -> Result<Option<Found>, OpenError> {
+    match timeout(Duration::from_secs(ANSWER_SECS_MAX), deployment.find_collection()).await {
+        Ok(found) => found.map_err(|error| OpenError::Failed(sentence_of(&error))),
+        Err(_) => Err(OpenError::Failed(format!("no answer within {ANSWER_SECS_MAX} s"))),
     }
 }
 

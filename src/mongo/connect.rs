@@ -41,6 +41,8 @@ pub struct Deployment {
     newest: Arc<RwLock<Option<SignedTime>>>,
     /// The collection was seen to keep images and not to have one.
     images_are_missing: Arc<AtomicBool>,
+    /// Which of the collection's lives this is: see [`Self::with_epoch`].
+    epoch_word: Arc<str>,
     /// The hosts, for log lines: never credentials.
     pub hosts: Arc<str>,
     /// MongoDB's version, for the log.
@@ -131,6 +133,17 @@ pub(super) struct SignedTime {
 }
 
 impl Deployment {
+    /// The same deployment, whose cursors are of another epoch for each `word`: a collection that was restored from a
+    /// snapshot has its old UUID, and what followed the snapshot never was.
+    #[must_use]
+    pub fn with_epoch(self, word: &str) -> Self {
+        Self { epoch_word: word.into(), ..self }
+    }
+
+    pub(super) fn epoch_word(&self) -> &str {
+        &self.epoch_word
+    }
+
     /// The same deployment, whose streams are those over the past.
     pub(super) fn for_replays(&self) -> Self {
         Self { is_for_replays: true, ..self.clone() }
@@ -241,6 +254,7 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
         collection: collection.into(),
         newest: Arc::default(),
         images_are_missing: Arc::default(),
+        epoch_word: "".into(),
         hosts: hosts.into(),
         version: version.into(),
     })

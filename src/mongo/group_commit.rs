@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use mongodb::{
-    bson::{self, RawDocumentBuf, cstr},
+    bson::{self, RawDocument, RawDocumentBuf, cstr, oid::ObjectId},
     error::{Error, ErrorKind, IndexedWriteError},
 };
 use tokio::{
@@ -17,7 +17,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::connect::{Deployment, sentence_of};
+use super::{
+    connect::{Deployment, sentence_of},
+    dates::Dates,
+};
 use crate::telemetry::{Metrics, Seldom};
 
 /// The most messages that leave together. More gain nothing, and let the first of them wait for the last.
@@ -83,8 +86,7 @@ impl Queue {
 pub struct Committer {
     waiting: mpsc::Receiver<Waiting>,
     deployment: Deployment,
-    /// The newest date given out, in milliseconds.
-    newest_millis: i64,
+    dates: Dates,
     metrics: Metrics,
     failures: Seldom,
 }
@@ -96,7 +98,7 @@ pub(super) fn open(deployment: &Deployment, limits: QueueLimits, metrics: Metric
     let failures = Seldom::default();
     (
         Queue { waiting: sender, bytes },
-        Committer { waiting, deployment: deployment.clone(), newest_millis: 0, metrics, failures },
+        Committer { waiting, deployment: deployment.clone(), dates: Dates::default(), metrics, failures },
     )
 }
 
@@ -115,10 +117,11 @@ impl Committer {
 
     async fn commit(&mut self, mut batch: Vec<Waiting>) {
         self.metrics.insert_batch_size.observe(batch.len() as f64);
-        // Dated here, where the order is decided: the dates of one process never fall in that order.
-        let date = self.next_date();
-        for waiting in &mut batch {
-            waiting.document.append(cstr!("date"), bson::DateTime::from_millis(date.timestamp_millis()));
+        // Dated here, where the order is decided.
+        let sent = batch.iter().map(|waiting| (sender_of(&waiting.document), id_of(&waiting.document)));
+        let dates = self.dates.of_batch(Utc::now().timestamp_millis(), sent);
+        for (waiting, date) in batch.iter_mut().zip(&dates) {
+            waiting.document.append(cstr!("date"), bson::DateTime::from_millis(*date));
         }
         let documents = batch.iter().map(|waiting| &waiting.document);
         // Unordered: one that is refused does not hold back those behind it.
@@ -132,8 +135,11 @@ impl Committer {
         if let Some(reason) = &failure.rest {
             self.report(batch.len(), reason);
         }
-        let rest = if failure.rest.is_some() { Outcome::Unknown } else { Outcome::Stored(date) };
-        let mut outcomes = vec![rest; batch.len()];
+        let stored = |date: &i64| Outcome::Stored(DateTime::from_timestamp_millis(*date).unwrap_or_default());
+        let mut outcomes: Vec<Outcome> = match failure.rest {
+            Some(_) => vec![Outcome::Unknown; batch.len()],
+            None => dates.iter().map(stored).collect(),
+        };
         for error in failure.single {
             if let Some(outcome) = outcomes.get_mut(error.index) {
                 *outcome = self.outcome_of(&error);
@@ -165,12 +171,14 @@ impl Committer {
             );
         }
     }
+}
 
-    /// Now, to the millisecond; never earlier than a date given out before, though the wall clock may step back.
-    fn next_date(&mut self) -> DateTime<Utc> {
-        self.newest_millis = self.newest_millis.max(Utc::now().timestamp_millis());
-        DateTime::from_timestamp_millis(self.newest_millis).unwrap_or_default()
-    }
+fn sender_of(document: &RawDocument) -> &str {
+    document.get_str("sender").unwrap_or_default()
+}
+
+fn id_of(document: &RawDocument) -> ObjectId {
+    document.get_object_id("_id").unwrap_or_default()
 }
 
 /// What went wrong with a batch.

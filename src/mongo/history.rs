@@ -18,7 +18,7 @@ use super::{
     id::bson_of,
     pipeline::projection,
     place::{HistoryPlace, Way},
-    scan::{More, Row, Rows, Scan, place_of},
+    scan::{More, PAGE_BYTES_MAX, Row, Rows, Scan, place_of},
     scope::Scope,
     search::SEARCHES_MAX,
     timestamp,
@@ -40,7 +40,7 @@ pub struct History {
 #[derive(Debug, Clone)]
 pub struct Page {
     /// Oldest first. May be shorter than asked for although there are others: documents that break the contract are
-    /// left out.
+    /// left out, and long contents fill a page.
     pub messages: Vec<Message>,
     /// Beyond which older ones begin; `None` when there are none.
     pub before: Option<HistoryPlace>,
@@ -86,7 +86,7 @@ impl History {
     ) -> Result<Page, ReadError> {
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
-            let older = self.scan(&mut session, scope, Way::Older).read(before, limit).await?;
+            let older = self.scan(&mut session, scope, Way::Older).read(before, limit).await?.within(PAGE_BYTES_MAX);
             let after = match before {
                 Some(before) => self.way_back(&mut session, scope, Way::Older, before, &older).await?,
                 None => None,
@@ -113,6 +113,7 @@ impl History {
         self.within_deadline(async {
             let mut session = self.session_at(at_least).await?;
             let newer = self.scan(&mut session, scope, Way::Newer).read(Some(after), limit).await?;
+            let newer = newer.within(PAGE_BYTES_MAX);
             let before = self.way_back(&mut session, scope, Way::Newer, after, &newer).await?;
             let next = HistoryPlace::after(Way::Newer, Some(after), &newer.places());
             let after = self.scan(&mut session, scope, Way::Newer).way_on(next, newer.more).await?;
@@ -186,7 +187,7 @@ impl History {
         limit: usize,
     ) -> Result<(Vec<Message>, Option<HistoryPlace>), ReadError> {
         let mut scan = self.scan(session, scope, way);
-        let rows = scan.read(Some(from), limit).await?;
+        let rows = scan.read(Some(from), limit).await?.within(PAGE_BYTES_MAX / 2);
         let next = HistoryPlace::after(way, Some(from), &rows.places()).or_else(|| Some(from.clone()));
         let next = scan.way_on(next, rows.more).await?;
         Ok((messages_of(rows.rows.iter()), next))

@@ -2,11 +2,12 @@
 //!
 //! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
 //! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
-//! - `inserter` is the only writer of messages, by the batches of `group_commit`; `presence` has a collection of its own.
+//! - `inserter` is the only writer of messages, by the batches of `group_commit`, dated by `dates`; `presence` has a collection of its own.
 //! - `history`, `search` and `rooms` read the collection, by the scans of `scan`; `changes` reads the change stream.
 
 mod changes;
 mod connect;
+mod dates;
 mod document;
 mod group_commit;
 mod history;

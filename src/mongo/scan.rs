@@ -50,7 +50,25 @@ pub(super) enum More {
     Surely,
 }
 
+/// The most bytes of the contents of one page, as they are in JSON or HTML: a page is held in memory for as long as its
+/// reader takes for it. Far more than people write on a page; where it is not enough, others follow on the next one.
+pub(super) const PAGE_BYTES_MAX: usize = 256 * 1024;
+
 impl Rows {
+    /// As many of the first rows as fit into `bytes_max`, and at least one.
+    pub(super) fn within(mut self, bytes_max: usize) -> Self {
+        let mut bytes = 0;
+        let first_beyond = self.rows.iter().position(|row| {
+            bytes += shown_bytes(row.document.get_str("content").unwrap_or_default());
+            bytes > bytes_max
+        });
+        if let Some(first_beyond) = first_beyond.map(|index| index.max(1)).filter(|index| *index < self.rows.len()) {
+            self.rows.truncate(first_beyond);
+            self.more = More::Surely;
+        }
+        self
+    }
+
     pub(super) fn places(&self) -> Vec<HistoryPlace> {
         self.rows.iter().map(|row| row.place.clone()).collect()
     }
@@ -193,6 +211,12 @@ impl Scan<'_> {
         }
         Ok(rows)
     }
+}
+
+/// How many bytes a content takes where it is shown, from above: in JSON, or in HTML, each of these takes six.
+pub(super) fn shown_bytes(content: &str) -> usize {
+    let is_escaped = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\'' | b'&' | b'<' | b'>' | b'\\');
+    content.len() + 5 * content.as_bytes().iter().filter(|byte| is_escaped(byte)).count()
 }
 
 /// 2 BadValue: "hint provided does not correspond to an existing index".

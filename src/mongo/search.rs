@@ -18,7 +18,7 @@ use super::{
     History, Page, ReadError, Scope,
     document::decode,
     place::{HistoryPlace, Way},
-    scan::{More, Rows},
+    scan::{More, PAGE_BYTES_MAX, Rows, shown_bytes},
 };
 use crate::{
     cursor::ClusterTime,
@@ -57,7 +57,7 @@ impl History {
             let _turn = self.searches.acquire().await.map_err(|_| ReadError { reason: "no more searches".into() })?;
             let mut session = self.session_at(at_least).await?;
             let deadline = Instant::now() + Duration::from_millis(SEARCH_MILLIS_MAX);
-            let mut search = Search { words, limit, found: Vec::new(), examined: 0, deadline };
+            let mut search = Search { words, limit, found: Vec::new(), found_bytes: 0, examined: 0, deadline };
             let mut scan = self.scan(&mut session, scope, Way::Older);
             let mut place = before.cloned();
             let mut reading_max = READING_DOCUMENTS_FIRST;
@@ -99,6 +99,8 @@ struct Search<'a> {
     limit: usize,
     /// Newest first.
     found: Vec<Message>,
+    /// What they take of a page.
+    found_bytes: usize,
     examined: usize,
     deadline: Instant,
 }
@@ -114,6 +116,7 @@ impl Search<'_> {
             if self.words.are_in(content)
                 && let Ok(message) = decode(&row.document)
             {
+                self.found_bytes += shown_bytes(&message.content);
                 self.found.push(message);
             }
             bytes += content.len();
@@ -121,14 +124,18 @@ impl Search<'_> {
                 bytes = 0;
                 yield_now().await;
             }
-            if self.found.len() >= self.limit || (bytes == 0 && Instant::now() >= self.deadline) {
+            if self.is_full() || (bytes == 0 && Instant::now() >= self.deadline) {
                 return n + 1;
             }
         }
         rows.rows.len()
     }
 
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.limit || self.found_bytes >= PAGE_BYTES_MAX
+    }
+
     fn is_over(&self) -> bool {
-        self.found.len() >= self.limit || self.examined >= SEARCH_DOCUMENTS_MAX || Instant::now() >= self.deadline
+        self.is_full() || self.examined >= SEARCH_DOCUMENTS_MAX || Instant::now() >= self.deadline
     }
 }

@@ -79,7 +79,16 @@ impl Deployment {
         until: Cursor,
         limits: StretchLimits,
     ) -> Result<Stretch, StretchError> {
-        let reading = self.read_between(from, until, limits);
+        let reading = async {
+            let trusted_images = self.trusts_images();
+            match self.read_between(from, until, limits).await {
+                // It met an edit whose image has expired, or never was. From now on nobody asks for images.
+                Err(StretchError::Failed) if trusted_images && !self.trusts_images() => {
+                    self.read_between(from, until, limits).await
+                }
+                read => read,
+            }
+        };
         timeout(limits.patience, reading).await.unwrap_or(Err(StretchError::Slow))
     }
 
@@ -89,10 +98,12 @@ impl Deployment {
         until: Cursor,
         limits: StretchLimits,
     ) -> Result<Stretch, StretchError> {
-        let patience = Duration::from_millis(AWAIT_MILLIS);
-        let opened = Changes::open_awaiting(&self.for_replays(), &ResumePoint::At(from), patience).await;
+        let await_time = Duration::from_millis(AWAIT_MILLIS);
+        let from_then = ResumePoint::At(from);
+        let opened = Changes::open_awaiting(&self.for_replays(), &from_then, await_time, limits.patience).await;
         let mut changes = opened.map_err(|error| match error {
             OpenError::Lost(_) | OpenError::Refused(_) => StretchError::Lost,
+            OpenError::Slow(_) => StretchError::Slow,
             OpenError::Failed(_) => StretchError::Failed,
         })?;
         if changes.start().epoch != until.epoch {

@@ -225,7 +225,7 @@ fn spoken_by_server() -> Vec<Value> {
         ServerFrame::Reset { cursor: reset, reason: "the cursor is of another collection" },
         ServerFrame::Subscribed { topic: &dev, cursor: now },
         ServerFrame::Unsubscribed { topic: &dev },
-        ServerFrame::Sent { id: &id },
+        ServerFrame::Sent { id: id.as_str() },
         ServerFrame::Error { id: Some(refused_id), problem: &refused },
     ]
     .map(|frame| json!(frame))

@@ -10,7 +10,10 @@ use futures::{
     Stream,
     stream::{self, StreamExt},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until},
+};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Sessions, pieces::CHUNK_BYTES, subscription::Subscription};
@@ -22,7 +25,7 @@ pub(super) const CHANGES_MAX: usize = 10_000;
 pub(super) const WAIT_SECS_MAX: u64 = 30;
 /// How long it may take to find in MongoDB what the log no longer holds, in seconds. It is answered, or refused with a
 /// `reset`, before that.
-const REPLAY_SECS_MAX: u64 = 25;
+const FINDING_SECS_MAX: u64 = 25;
 
 /// One answer.
 pub(super) struct Changes {
@@ -32,6 +35,7 @@ pub(super) struct Changes {
     told: usize,
     stage: Stage,
     _counted: Counted,
+    _place: OwnedSemaphorePermit,
     _task: TaskTrackerToken,
 }
 
@@ -45,11 +49,11 @@ enum Stage {
 }
 
 impl Changes {
-    pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+    pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>, place: OwnedSemaphorePermit) -> Self {
         let _counted = Counted::connection(&sessions.metrics, "long-poll");
         let _task = sessions.tasks.token();
         let chunk = br#"{"changes":["#.to_vec();
-        Self { subscription, sessions, chunk, told: 0, stage: Stage::Telling, _counted, _task }
+        Self { subscription, sessions, chunk, told: 0, stage: Stage::Telling, _counted, _place: place, _task }
     }
 
     /// Tells nothing but the place in the stream.
@@ -66,7 +70,7 @@ impl Changes {
         let live_until = began + wait.min(sessions.silence_max / 2);
         // What is being looked for in MongoDB is waited for also by those who would not wait for what is to come: they would
         // else ask for it again, and for ever.
-        let found_until = began + Duration::from_secs(REPLAY_SECS_MAX).min(sessions.silence_max / 2);
+        let found_until = began + Duration::from_secs(FINDING_SECS_MAX).min(sessions.silence_max / 2);
         let mut dismissal = Box::pin(sessions.dismissal());
         loop {
             self.fill();

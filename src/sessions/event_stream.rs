@@ -20,7 +20,7 @@ use futures::{
     stream::{self, StreamExt},
 };
 use tokio::{
-    sync::watch,
+    sync::{OwnedSemaphorePermit, watch},
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -50,6 +50,7 @@ pub(super) struct EventStream {
     position_at: Instant,
     stage: Stage,
     _counted: Counted,
+    _place: OwnedSemaphorePermit,
     /// The server waits for it when it stops, as for the tasks of other transports.
     _task: TaskTrackerToken,
 }
@@ -62,7 +63,7 @@ enum Stage {
 }
 
 impl EventStream {
-    pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+    pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>, place: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
         let (comment_at, position_at) = (now + comment_every(sessions.silence_max), now + KEEP_ALIVE);
         let dismissal = {
@@ -78,6 +79,7 @@ impl EventStream {
             position_at,
             stage: Stage::Beginning,
             _counted: Counted::connection(&sessions.metrics, "sse"),
+            _place: place,
             _task: sessions.tasks.token(),
             sessions,
         }

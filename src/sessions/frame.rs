@@ -52,7 +52,7 @@ pub(super) enum ServerFrame<'a> {
         topic: &'a Topic,
     },
     Sent {
-        id: &'a MessageId,
+        id: &'a str,
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]

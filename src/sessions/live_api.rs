@@ -65,8 +65,9 @@ impl LiveApi {
         let _ = last_event_id;
         let last_id = headers.get("Last-Event-ID").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
         let after = last_id.filter(|id| !id.is_empty()).or(after.0);
+        let place = self.0.admit()?;
         let subscription = self.open(&room.0, &inbox.0, all.0, after)?;
-        Ok(EventsAnswer::Stream(Streamed(EventStream::new(subscription, self.0.clone()))))
+        Ok(EventsAnswer::Stream(Streamed(EventStream::new(subscription, self.0.clone(), place))))
     }
 
     /// Read what happened after a cursor
@@ -92,8 +93,9 @@ impl LiveApi {
         wait: Query<u64>,
     ) -> Result<ChangesAnswer, LiveFailure> {
         let has_place = after.0.as_ref().is_some_and(|after| !after.is_empty());
+        let place = self.0.admit()?;
         let subscription = self.open(&room.0, &inbox.0, all.0, after.0)?;
-        let changes = Changes::new(subscription, self.0.clone());
+        let changes = Changes::new(subscription, self.0.clone(), place);
         let wait = Duration::from_secs(wait.0.min(WAIT_SECS_MAX));
         let changes = if has_place { changes.first(wait).await } else { changes.none() };
         Ok(ChangesAnswer::Told(Told(changes)))
@@ -145,6 +147,14 @@ enum LiveFailure {
     /// A parameter breaks a rule; `errors` lists each. A cursor never does: it is answered with a `reset`.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// There are too many sessions.
+    #[oai(status = 503, content_type = "application/problem+json")]
+    Unavailable(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// Any other problem: 403 to a page of another site, 429 and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
@@ -154,6 +164,10 @@ impl From<Problem> for LiveFailure {
     fn from(problem: Problem) -> Self {
         match problem.status {
             422 => Self::Invalid(Json(problem)),
+            503 => {
+                let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
+                Self::Unavailable(Json(problem), retry_after_secs)
+            }
             _ => Self::Other(problem.status(), Json(problem)),
         }
     }

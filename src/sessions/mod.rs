@@ -29,12 +29,15 @@ pub use subscription::{Interest, Output, Sources, Subscription, Told, TopicsErro
 pub use websocket::serve_websocket;
 pub use wire::{Decoder, Incoming, MESSAGE_BYTES_MAX, Outgoing, Violation};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{mongo::Inserter, telemetry::Metrics, watcher::WatcherStatus};
+use crate::{mongo::Inserter, problem::Problem, telemetry::Metrics, watcher::WatcherStatus};
 
 /// How often an idle client gets its position, over every transport, and a ping besides where there are pings: often
 /// enough for proxies, which cut connections that are silent for a minute.
@@ -55,14 +58,17 @@ pub struct Sessions {
     pub metrics: Metrics,
     /// Over how long the sessions end when the server stops, at most.
     pub drain_max: Duration,
-    /// The most sessions of a transport that does not have a connection for each.
-    pub connections_max: usize,
+    /// One for each session that there may be, over all transports: over HTTP/2, or with polling, a session is not a
+    /// connection.
+    pub places: Arc<Semaphore>,
     /// After how long without a byte the front door closes a connection that is still HTTP.
     pub silence_max: Duration,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
     /// Holds their tasks, so that the server can wait for them: they outlive their requests.
     pub tasks: TaskTracker,
+    /// Cancelled when one of those that must not end before the server stops has ended.
+    pub failed: CancellationToken,
 }
 
 impl Sessions {
@@ -70,6 +76,15 @@ impl Sessions {
     pub(super) fn is_stopping(&self) -> bool {
         // Closed before `stop` is cancelled, so whoever is woken by that sees it.
         self.tasks.is_closed()
+    }
+
+    /// Lets one more session in, which holds its place as long as it lasts.
+    ///
+    /// # Errors
+    /// When there is none left: a 503.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = self.places.clone().try_acquire_owned();
+        place.map_err(|_| Problem::unavailable("there are too many sessions; close some, or try again in a moment"))
     }
 
     /// Resolves when this session must end because the server stops: each at a time of its own, so that the clients of

@@ -1,9 +1,6 @@
 //! What one client follows and has read: the same for every transport.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
@@ -111,7 +108,7 @@ pub struct Subscription {
     pending: Option<Output>,
     is_ready: bool,
     /// Replays in a row that held nothing: a client must not ask for ever where each ends before the log begins.
-    replays: u32,
+    in_vain: u32,
 }
 
 /// Which log the reader is in.
@@ -120,14 +117,12 @@ enum Phase {
     Live,
     /// None: a replay has been asked for.
     Asking(BoxFuture<'static, Result<Arc<Replay>, Unanswerable>>),
-    /// A replay, which is held as long as it is read, since then.
-    Replaying(#[allow(dead_code)] Arc<Replay>, Instant),
+    /// A replay, which is held as long as it is read.
+    Replaying { _kept: Arc<Replay> },
 }
 
-/// See [`Subscription::replays`].
-const REPLAYS_MAX: u32 = 3;
-/// How long a client may take to read a replay, in seconds: others wait for its place.
-const REPLAY_SECS_MAX: u64 = 60;
+/// See [`Subscription::in_vain`].
+const IN_VAIN_MAX: u32 = 3;
 
 impl Subscription {
     /// Joins the log. A cursor that can not be read, or that nothing can answer, becomes a `reset`, never an error.
@@ -135,6 +130,14 @@ impl Subscription {
     /// # Errors
     /// When there are too many topics.
     pub fn open(sources: &Sources, interest: Interest) -> Result<Self, TopicsError> {
+        // Counted before anything is done with them: a URL can name thousands.
+        let mut topics = interest.topics;
+        topics.sort_unstable();
+        topics.dedup();
+        let topics_max = sources.topics_max;
+        if topics.len() > topics_max {
+            return Err(TopicsError::TooMany { topics_max });
+        }
         let mut pending = None;
         let after = interest.after.filter(|after| !after.is_empty());
         let mut reader = match after.map(|after| after.parse::<Cursor>()) {
@@ -146,17 +149,11 @@ impl Subscription {
                 reader
             }
         };
-        for topic in interest.topics {
+        for topic in topics {
+            sources.presence.enter(&topic);
             reader.follow(topic);
         }
-        let topics_max = sources.topics_max;
-        if reader.topics().len() > topics_max {
-            return Err(TopicsError::TooMany { topics_max });
-        }
-        for topic in reader.topics() {
-            sources.presence.enter(topic);
-        }
-        Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, replays: 0 })
+        Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, in_vain: 0 })
     }
 
     /// Follows one more topic from the returned cursor on.
@@ -206,11 +203,6 @@ impl Subscription {
         if let Some(output) = self.pending.take() {
             return Some(output);
         }
-        if let Phase::Replaying(_, since) = &self.phase
-            && since.elapsed() > Duration::from_secs(REPLAY_SECS_MAX)
-        {
-            return Some(self.reset("what followed the cursor was read too slowly"));
-        }
         loop {
             let is_live = matches!(self.phase, Phase::Live);
             if let Phase::Asking(_) = self.phase {
@@ -218,21 +210,25 @@ impl Subscription {
             }
             match self.reader.read() {
                 Reading::Waiting if is_live => return None,
-                Reading::Gap(Gap::Evicted) if is_live && self.replays < REPLAYS_MAX => {
-                    self.replays += 1;
+                Reading::Gap(Gap::Evicted) if is_live && self.in_vain < IN_VAIN_MAX => {
+                    self.in_vain += 1;
                     self.is_ready = false;
                     self.phase = Phase::Asking(Box::pin(self.sources.replays.after(self.reader.position())));
+                }
+                Reading::Gap(_) if !is_live => {
+                    // It was emptied: see `replay`.
+                    return Some(self.reset("what followed the cursor was read too slowly"));
                 }
                 Reading::Gap(gap) => return Some(self.reset(gap.as_str())),
                 Reading::Entries(entries) if entries.is_empty() && is_live => {
                     if self.is_ready {
                         return None;
                     }
-                    (self.is_ready, self.replays) = (true, 0);
+                    (self.is_ready, self.in_vain) = (true, 0);
                     return Some(Output::Ready(self.reader.position()));
                 }
                 Reading::Entries(entries) if !entries.is_empty() => {
-                    self.replays = 0;
+                    self.in_vain = 0;
                     let told: SmallVec<[Told; 1]> =
                         entries.into_iter().filter_map(|(place, entry)| self.told(place, entry)).collect();
                     if !told.is_empty() {
@@ -271,12 +267,12 @@ impl Subscription {
 
     fn reset(&mut self, reason: &'static str) -> Output {
         // Who asks for a replay still stands in the live log.
-        if let Phase::Replaying(..) = self.phase {
+        if let Phase::Replaying { .. } = self.phase {
             self.reader.continue_in(&self.sources.live);
         }
         self.phase = Phase::Live;
         self.reader.restart();
-        (self.is_ready, self.replays) = (false, 0);
+        (self.is_ready, self.in_vain) = (false, 0);
         Output::Reset(self.reader.position(), reason)
     }
 
@@ -285,12 +281,12 @@ impl Subscription {
     pub async fn turn(&mut self) -> bool {
         match &mut self.phase {
             Phase::Live => self.reader.turn().await,
-            Phase::Replaying(..) => true,
+            Phase::Replaying { .. } => true,
             Phase::Asking(asked) => {
                 match asked.await {
                     Ok(replay) => {
-                        self.reader.continue_in(&replay.feed);
-                        self.phase = Phase::Replaying(replay, Instant::now());
+                        self.reader.continue_in(replay.feed());
+                        self.phase = Phase::Replaying { _kept: replay };
                     }
                     Err(Unanswerable(reason)) => {
                         self.pending = Some(self.reset(reason));

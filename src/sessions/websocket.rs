@@ -49,12 +49,14 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
     let pairs = form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>();
     let pairs = pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
     let interest = Interest::parse(pairs).map_err(Problem::invalid)?;
+    let place = sessions.admit()?;
     let subscription = Subscription::open(&sessions.sources, interest)
         .map_err(|error| Problem::invalid(vec![FieldError::new("room", error)]))?;
 
     let (upgrade, answer) = accept(request)?;
     let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
+        let _place = place;
         if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
             let _counted = Counted::connection(&sessions.metrics, "websocket");
             Session::new(stream, subscription, sessions).run().await;
@@ -302,7 +304,8 @@ impl Session {
         match outcome {
             Ok(inserted) => {
                 // In the client's own spelling, so that it finds its message again.
-                self.say(ServerFrame::Sent { id: &inserted.message.id }).await
+                let id = id.as_deref().unwrap_or(inserted.message.id.as_str());
+                self.say(ServerFrame::Sent { id }).await
             }
             Err(error) => self.complain(id, error.into()).await,
         }

@@ -58,10 +58,26 @@ export function connect(options) {
   return new Connection(options);
 }
 
-/** An id for a new message: an ObjectId, which is 4 bytes of seconds and, here, 8 random ones. */
+/** The second of the newest id, and how many ids of that second came before it. */
+let newestSecond = 0;
+let idsOfSecond = 0;
+
+/**
+ * An id for a new message: an ObjectId, which is 4 bytes of seconds and, here, 2 that count within the second and 6 random
+ * ones. Each is greater than those before it on this page: messages of one millisecond are shown in the order of their ids.
+ */
 export function newId() {
+  const second = Math.floor(Date.now() / 1000);
+  if (second > newestSecond || idsOfSecond === 0xffff) {
+    newestSecond = Math.max(second, newestSecond + 1);
+    idsOfSecond = 0;
+  } else {
+    idsOfSecond += 1;
+  }
   const bytes = crypto.getRandomValues(new Uint8Array(12));
-  new DataView(bytes.buffer).setUint32(0, Date.now() / 1000);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, newestSecond);
+  view.setUint16(4, idsOfSecond);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

@@ -115,3 +115,22 @@ async fn a_cursor_of_a_megabyte_is_refused_before_it_is_read() {
     server.say("general", "the server lives on").await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn another_epoch_tells_a_restored_database_from_what_it_was_before() {
+    let server = TestServer::start().await;
+    let mut follower = server.follow("room=general").await;
+    server.say("general", "before").await;
+    let left_at = follower.expect("created").await["cursor"].as_str().unwrap().to_owned();
+    let restored = TestServer::start_on(server.database.name(), &["--epoch", "restored"]).await;
+    let mut back = restored.join(&format!("room=general&after={left_at}")).await;
+    assert_eq!(back.expect("reset").await["reason"], "the cursor is of another collection");
+    back.expect("ready").await;
+    assert_eq!(restored.fetch(&format!("/api/messages?since={left_at}")).await.status, 422);
+    restored.say("general", "after").await;
+    let cursor = back.expect("created").await["cursor"].as_str().unwrap().to_owned();
+    let mut back = restored.join(&format!("room=general&after={cursor}")).await;
+    back.expect("ready").await;
+    restored.stop().await;
+    server.stop().await;
+}

@@ -165,3 +165,23 @@ async fn a_flood_of_headers_is_a_431() {
     assert_eq!(server.get("/livez").await.0, 200);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn sessions_have_a_bound_over_all_transports_also_when_they_share_a_connection() {
+    let server = TestServer::start_with(&["--connections-max", "5"]).await;
+    for _ in 0..5 {
+        // Over one connection: with polling, a session is none.
+        let begun = server.fetch("/socket.io/?EIO=4&transport=polling").await;
+        assert_eq!(begun.status, 200, "{}", begun.text);
+    }
+    for path in ["/api/events?room=a", "/api/changes?room=a&after=x&wait=10", "/socket.io/?EIO=4&transport=polling"] {
+        let refused = server.fetch(path).await;
+        refused.expect_problem(503, "unavailable");
+        assert!(!refused.header("retry-after").is_empty(), "{path}");
+    }
+    let socket = format!("{}/ws?room=a", server.url.replacen("http", "ws", 1));
+    assert!(tokio_tungstenite::connect_async(socket).await.is_err());
+    // Everything else is served.
+    assert_eq!(server.fetch("/api/messages").await.status, 200);
+    server.stop().await;
+}

@@ -1,6 +1,7 @@
 //! The server as its users meet it: a real mongod, real sockets, one database per test.
 #![allow(clippy::unwrap_used)] // In a test a panic is the report.
 
+mod answers;
 mod around;
 mod asyncapi;
 mod binary;
@@ -16,6 +17,7 @@ mod harness;
 mod http2;
 mod input;
 mod openapi;
+mod order;
 mod origins;
 mod paging;
 mod presence;

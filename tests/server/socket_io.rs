@@ -201,6 +201,22 @@ async fn commands_that_are_none_are_answered_with_a_problem_and_the_socket_lives
 }
 
 #[tokio::test]
+async fn a_place_that_is_none_is_one_reset_however_many_topics_follow() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, json!({ "after": "garbage" })).await;
+    client.subscribe(json!({ "room": "a" })).await;
+    client.expect("reset").await;
+    client.expect("ready").await;
+    for room in ["b", "c"] {
+        let (_, before) = client.ask("subscribe", json!({ "room": room })).await;
+        assert!(before.is_empty(), "{before:?}");
+        server.say(room, "live").await;
+        assert_eq!(client.expect("created").await["message"]["room"], room);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_socket_that_comes_back_gets_exactly_what_it_missed_in_all_of_its_topics() {
     let server = TestServer::start_with(&["--log-entries-max", "100"]).await;
     let mut follower = server.follow("room=a&room=b").await;

@@ -63,21 +63,20 @@ pub(super) struct Admission {
 }
 
 impl<S> EngineIo<S> {
-    /// Of so many sessions at once, with payloads of so many bytes, until `stop`.
+    /// Of as many sessions at once as there are places, with payloads of so many bytes, until `stop`.
     pub fn new(
         service: S,
-        sessions_max: usize,
+        places: Arc<Semaphore>,
         payload_bytes_max: usize,
         metrics: &Metrics,
         stop: CancellationToken,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(sessions_max.min(Semaphore::MAX_PERMITS)));
         Self { service: Arc::new(service), payload_bytes_max, places, metrics: metrics.clone(), stop }
     }
 
     fn admit(&self) -> Result<Arc<Admission>, Problem> {
         let place = self.places.clone().try_acquire_owned();
-        let _place = place.map_err(|_| Problem::unavailable("there are too many Socket.IO sessions"))?;
+        let _place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
         let _counted = Counted::connection(&self.metrics, "socket.io");
         Ok(Arc::new(Admission { commands: Mutex::default(), _place, _counted }))
     }

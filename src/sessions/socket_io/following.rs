@@ -90,6 +90,11 @@ impl Following {
         Ok(Followed { topic, cursor, is_anew: true })
     }
 
+    /// The client was told to load everything anew: with what it came back is of no use any more.
+    pub(super) fn forget_place(&mut self) {
+        self.place = None;
+    }
+
     /// Follows one topic less.
     pub(super) fn unfollow(&mut self, fields: &Map<String, Value>) -> Result<Topic, Problem> {
         let topic = topic_in(fields)?;

@@ -91,9 +91,14 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
         ready(Ok::<(), Infallible>(()))
     };
     io.ns("/", connected.with(connecting));
-    sessions.tasks.spawn(close_at_stop(io, sessions.stop.clone(), own));
-    let sessions_max = sessions.connections_max;
-    EngineIo::new(service, sessions_max, PAYLOAD_BYTES_MAX as usize, &sessions.metrics, sessions.stop.clone())
+    let closing = close_at_stop(io, sessions.stop.clone(), own);
+    let failed = sessions.failed.clone().drop_guard();
+    sessions.tasks.spawn(async move {
+        closing.await;
+        failed.disarm();
+    });
+    let (places, stop) = (sessions.places.clone(), sessions.stop.clone());
+    EngineIo::new(service, places, PAYLOAD_BYTES_MAX as usize, &sessions.metrics, stop)
 }
 
 /// Takes the commands of a client, in their order: the library would run a handler for each at once.

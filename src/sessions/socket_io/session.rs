@@ -19,6 +19,7 @@ use super::{
     room::Room,
 };
 use crate::{
+    cursor::Cursor,
     message::{Draft, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
@@ -40,6 +41,21 @@ const INSERTS_MAX: usize = 32;
 /// An insert under way: a task of its own, so that it goes on whatever becomes of the socket.
 type Inserting = (JoinHandle<Result<Inserted, InsertError>>, Answer, Option<String>);
 
+/// One frame, and its place.
+struct Unsent {
+    kind: &'static str,
+    cursor: Cursor,
+    json: Vec<u8>,
+}
+
+impl Unsent {
+    /// Whether it will be told once more by a subscription that begins after `start`. That all is to be loaded anew is told
+    /// once only.
+    fn comes_after(&self, start: Cursor) -> bool {
+        self.kind != "reset" && self.cursor.epoch == start.epoch && self.cursor.time > start.time
+    }
+}
+
 /// One socket.
 pub(super) struct Session {
     socket: SocketRef,
@@ -50,7 +66,7 @@ pub(super) struct Session {
     gone: CancellationToken,
     following: Following,
     /// What was read, and found no room after all.
-    unsent: Option<(&'static str, Vec<u8>)>,
+    unsent: Option<Unsent>,
     /// In the order in which they were sent, which is that in which they join the queue of the inserter.
     inserting: VecDeque<Inserting>,
 }
@@ -133,20 +149,21 @@ impl Session {
         if room != Room::Free {
             return (room, false);
         }
-        if let Some((kind, json)) = self.unsent.take() {
-            room = emit(&self.socket, kind, &json);
+        if let Some(unsent) = self.unsent.take() {
+            room = emit(&self.socket, unsent.kind, &unsent.json);
             if room != Room::Free {
-                self.unsent = Some((kind, json));
+                self.unsent = Some(unsent);
                 return (room, false);
             }
         }
-        let mut has_told = false;
+        let (mut has_told, mut is_reset) = (false, false);
         let (socket, unsent) = (&self.socket, &mut self.unsent);
         subscription.tell(&self.sessions.metrics, |piece| {
+            is_reset |= piece.kind == "reset";
             room = emit(socket, piece.kind, piece.json);
             if room == Room::Full {
                 // There was room, and the library took it for packets of its own.
-                *unsent = Some((piece.kind, piece.json.to_vec()));
+                *unsent = Some(Unsent { kind: piece.kind, cursor: piece.cursor, json: piece.json.to_vec() });
                 return ControlFlow::Break(());
             }
             has_told = true;
@@ -155,6 +172,9 @@ impl Session {
             }
             if room == Room::Free { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        if is_reset {
+            self.following.forget_place();
+        }
         (room, has_told)
     }
 
@@ -170,8 +190,8 @@ impl Session {
         let done = match kind {
             Kind::Message => return self.insert(fields, answer).await,
             Kind::Subscribe => self.following.follow(&fields).map(|followed| {
-                // What is told once more needs not be sent late, but that everything must be loaded anew.
-                self.unsent.take_if(|(kind, _)| followed.is_anew && *kind != "reset");
+                // What is told once more needs not be sent late. What lies before the new beginning is not.
+                self.unsent.take_if(|unsent| followed.is_anew && unsent.comes_after(followed.cursor));
                 json!({ "topic": followed.topic, "cursor": followed.cursor })
             }),
             Kind::Unsubscribe => self.following.unfollow(&fields).map(|topic| json!({ "topic": topic })),
@@ -306,5 +326,24 @@ async fn outcome_of(inserting: &mut VecDeque<Inserting>) -> Option<Result<Insert
     match inserting.front_mut() {
         Some((task, ..)) => task.await.ok(),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::ClusterTime;
+
+    fn at(seconds: u32) -> Cursor {
+        Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key: 7 }
+    }
+
+    #[test]
+    fn what_found_no_room_is_let_go_only_when_it_will_be_told_once_more() {
+        let unsent = |kind, seconds| Unsent { kind, cursor: at(seconds), json: Vec::new() };
+        assert!(unsent("created", 5).comes_after(at(3)));
+        assert!(!unsent("created", 5).comes_after(at(7)), "nobody would tell it");
+        assert!(!unsent("created", 5).comes_after(at(5)), "better twice than never");
+        assert!(!unsent("reset", 5).comes_after(at(3)));
     }
 }

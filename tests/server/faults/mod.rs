@@ -30,6 +30,7 @@ mod program;
 mod programs;
 mod reopening;
 mod streams;
+mod stuck;
 mod wipe;
 mod world;
 

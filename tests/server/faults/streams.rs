@@ -43,6 +43,21 @@ async fn a_stream_that_can_not_be_opened_again_at_first_goes_on_when_it_can() {
 }
 
 #[tokio::test]
+async fn a_stream_that_takes_long_to_open_is_given_more_time_from_try_to_try() {
+    let world = World::shared().await;
+    let mut follower = world.follow(0, "room=a").await;
+    // As when other programs have written much meanwhile: MongoDB looks through all of it before it answers.
+    let slow = doc! { "blockConnection": true, "blockTimeMS": 6_000 };
+    let turn = world.fail(&["aggregate"], 10_000, slow).await;
+    world.kill_stream().await;
+    world.say("meanwhile").await;
+    follower.expect_next_content("meanwhile").await;
+    world.heal().await;
+    drop(turn);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn without_the_right_to_watch_the_server_is_not_ready_and_recovers_by_itself() {
     let world = World::shared().await;
     let mut follower = world.follow(0, "room=a").await;
@@ -82,11 +97,18 @@ async fn nobody_notices_that_a_resume_token_was_refused() {
 async fn after_a_lost_history_every_client_is_told_to_reload_or_misses_nothing() {
     let world = World::shared().await;
     let load = Load::default();
+    let mut connected = world.follow(0, "room=quiet").await;
     let traffic = world.traffic(&load);
     assert!(traffic.flows(2).await);
     for (commands, times) in [(&["getMore"][..], 1), (&["getMore", "aggregate"][..], 2)] {
         world.break_stream(commands, times, doc! { "errorCode": 286 }).await;
         assert!(traffic.flows(2).await);
+        // Who is connected all the time gets exactly one.
+        connected.expect("reset").await;
+        connected.expect("ready").await;
+        let document = doc! { "content": "live", "sender": "Ana", "room": "quiet" };
+        world.messages().insert_one(document).await.unwrap();
+        connected.expect_next_content("live").await;
     }
     let (verdict, _, logs) = expect_kept(traffic).await;
     // The oplog was there all the time, so that a client may also have got exactly what it missed.

@@ -3,6 +3,8 @@
 //! It never gives up: whatever ends a stream, it opens the next one from its own position, with back-off and
 //! jitter. What can not be resumed is a gap, which every session is told.
 
+mod again;
+
 use std::{collections::HashMap, time::Duration};
 
 use tokio::{
@@ -18,6 +20,7 @@ use crate::{
     mongo::{Batch, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
     telemetry::{EventLabels, Metrics, ReasonLabels, Seldom},
 };
+use again::{News, Received, new_of};
 
 /// The first pause before a stream is opened again, and the longest, in milliseconds. The first is short, as most
 /// streams end with an election or a restarted connection; the longest keeps at two tries a second.
@@ -30,15 +33,18 @@ const STALE_SECS: u64 = 30;
 /// connections are everyday matters, and nothing is lost in them.
 const BLINK_SECS: u64 = 2;
 
-/// The most changes of one time that are held back until it is known which of them are new. More are told again.
-const AGAIN_EVENTS_MAX: usize = 10_000;
-
 /// After so long without a stream everything connects anew, in seconds, and again after as long: see
 /// [`Deployment::renew`].
 const RENEW_SECS: u64 = 6;
 
 /// A stream that lived for so long was well, in seconds: the next one is opened without the back-off of those before it.
 const WELL_SECS: u64 = 5;
+
+/// How long MongoDB may take to open a stream, in seconds: at first, and at most. It doubles whenever it was not enough,
+/// as MongoDB looks through all of its oplog from our place on before it answers, and what other programs have written
+/// meanwhile only grows.
+const OPENING_SECS_MIN: u64 = 5;
+const OPENING_SECS_MAX: u64 = 120;
 
 /// How long a gap is kept from clients for the indexes of a collection that is new, in seconds.
 const INDEX_SECS_WAITED: u64 = 2;
@@ -97,9 +103,14 @@ impl WatcherStatus {
         self.state.borrow().position
     }
 
-    /// What clients are told of the stream, and a way to wait for another word.
+    /// What clients are told of the stream, and a way to wait for another word. Who comes while it is not live has still to
+    /// be told so.
     pub fn told(&self) -> watch::Receiver<Told> {
-        self.told.clone()
+        let mut told = self.told.clone();
+        if *told.borrow_and_update() != Told::Live {
+            told.mark_changed();
+        }
+        told
     }
 
     /// How live the stream is.
@@ -133,14 +144,13 @@ pub struct Watcher {
     resume: ResumePoint,
     /// Openings since a stream was well.
     tries: u32,
+    /// How long the next opening may take.
+    opening_time_max: Duration,
     /// After a stream that goes on by time was opened: what of that time has come again, until it is told what of it is
     /// new.
     again: Option<Vec<Received>>,
     invalid: HashMap<Invalid, Seldom>,
 }
-
-/// A place of the stream, and what is there.
-type Received = (Cursor, Result<Event, Invalid>);
 
 impl Watcher {
     /// A watcher that appends to `writer` what comes after `start`, the start of the stream that [`Self::run`] will
@@ -158,6 +168,7 @@ impl Watcher {
             metrics,
             resume: ResumePoint::Now,
             tries: 0,
+            opening_time_max: Duration::from_secs(OPENING_SECS_MIN),
             again: None,
             invalid,
         };
@@ -209,11 +220,20 @@ impl Watcher {
     fn append(&mut self, batch: Batch) {
         let Batch { events, position, resume } = batch;
         let known = self.position();
-        let Some(events) = new_of(&mut self.again, events, known) else {
-            return;
+        let events = match new_of(&mut self.again, events, position, known) {
+            News::Held => return,
+            News::Are(events) => events,
+            News::OfAnotherHistory { start, events } => {
+                error!(
+                    "MongoDB no longer has the newest change that it has shown: it was restored from a backup, or lost what a majority had; every client will reload"
+                );
+                self.begin_anew(start);
+                events
+            }
         };
-        // A stream that goes on after an event and has nothing new yet gives the boundary of that event's time, which lies
-        // before the event: who came back with it would be told again what it knows.
+        let known = self.position();
+        // A stream that goes on after an event and has nothing new yet gives that event's own token, which is read as the
+        // boundary of its time and lies before the event: who came back with it would be told again what it knows.
         let is_behind = position.epoch == known.epoch && position.key == BOUNDARY && position.time <= known.time;
         let position = if is_behind { known } else { position };
         let events = events.into_iter().map(|(cursor, event)| (cursor, self.count(event))).collect();
@@ -252,6 +272,14 @@ impl Watcher {
 
     fn position(&self) -> Cursor {
         self.status.borrow().position
+    }
+
+    /// A gap: every session is told to reload, and goes on at `start`.
+    fn begin_anew(&mut self, start: Cursor) {
+        // Together: who reloads at once must be given a place behind the gap, and who is given one must find it in the log.
+        self.writer.gap(start, || {
+            self.status.send_modify(|state| (state.position, state.moved_at) = (start, Instant::now()));
+        });
     }
 
     fn count(&self, event: Result<Event, Invalid>) -> Option<Event> {
@@ -299,7 +327,7 @@ impl Watcher {
                 }
             }
             let opened = {
-                let opening = Changes::open(&self.deployment, &self.resume);
+                let opening = Changes::open(&self.deployment, &self.resume, self.opening_time_max);
                 tokio::pin!(opening);
                 tokio::select! {
                     opened = &mut opening => opened,
@@ -311,6 +339,7 @@ impl Watcher {
             };
             match opened {
                 Ok(changes) => {
+                    self.opening_time_max = Duration::from_secs(OPENING_SECS_MIN);
                     self.again = matches!(self.resume, ResumePoint::At(_)).then(Vec::new);
                     let start = changes.start();
                     // Going on by time is none: a collection that was made anew is told by its epoch.
@@ -318,15 +347,9 @@ impl Watcher {
                     if is_gap {
                         self.prepare_indexes().await;
                     }
-                    // Before clients hear of a gap: who reloads at once must be given a place behind it.
-                    self.status.send_modify(|state| {
-                        state.is_open = true;
-                        if is_gap {
-                            (state.position, state.moved_at) = (start, Instant::now());
-                        }
-                    });
+                    self.status.send_modify(|state| state.is_open = true);
                     if is_gap {
-                        self.writer.gap(start);
+                        self.begin_anew(start);
                         warn!("the change stream could not be resumed; every client is told to reload");
                     } else {
                         info!("the change stream goes on where it broke");
@@ -345,6 +368,10 @@ impl Watcher {
                     error!("{reason}; every client will reload");
                     self.resume = ResumePoint::Now;
                 }
+                Err(slow @ OpenError::Slow(_)) => {
+                    self.opening_time_max = (2 * self.opening_time_max).min(Duration::from_secs(OPENING_SECS_MAX));
+                    warn!("{slow}; the next try may take {} s", self.opening_time_max.as_secs());
+                }
                 Err(OpenError::Failed(reason)) if self.tries.is_power_of_two() => {
                     warn!("the change stream could not be opened ({} tries): {reason}", self.tries);
                 }
@@ -352,35 +379,6 @@ impl Watcher {
             }
         }
     }
-}
-
-/// What of a batch is not in the log yet, when `again` has what came before it of a time that is told again. `None` when
-/// that can only be said after the next batch: the changes of a transaction share one time, and may come in several.
-fn new_of(again: &mut Option<Vec<Received>>, events: Vec<Received>, known: Cursor) -> Option<Vec<Received>> {
-    let Some(mut held) = again.take() else {
-        return Some(events);
-    };
-    let is_at_end = events.is_empty();
-    held.extend(events);
-    let is_told = |(cursor, _): &Received| *cursor == known || cursor.time > known.time;
-    if held.is_empty() && known.key != BOUNDARY {
-        // That time is still to come.
-        *again = Some(held);
-        return Some(Vec::new());
-    }
-    if known.key == BOUNDARY || is_at_end || held.len() >= AGAIN_EVENTS_MAX || held.iter().any(is_told) {
-        held.drain(..seen_before(&held, known));
-        return Some(held);
-    }
-    *again = Some(held);
-    None
-}
-
-/// How many of the first events were in the log already: a stream that goes on by time begins with all changes of that
-/// time. When the last one known is not among them, none is taken as seen: better twice than never.
-fn seen_before(events: &[Received], position: Cursor) -> usize {
-    let again = events.iter().take_while(|(cursor, _)| cursor.time <= position.time);
-    again.enumerate().filter(|(_, (cursor, _))| *cursor == position).last().map_or(0, |(index, _)| index + 1)
 }
 
 /// Doubles from try to try up to the longest pause, and is drawn at random from its upper half, so that several
@@ -396,38 +394,16 @@ mod tests {
     use crate::cursor::ClusterTime;
 
     #[test]
-    fn a_stream_that_goes_on_by_time_repeats_nothing_that_is_known() {
-        let at = |seconds, key| Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key };
-        let batch = |cursors: &[Cursor]| cursors.iter().map(|cursor| (*cursor, Err(Invalid::Id))).collect::<Vec<_>>();
-        let again = batch(&[at(5, 1), at(5, 2), at(5, 3), at(6, 1)]);
-        assert_eq!(seen_before(&again, at(5, 2)), 2);
-        assert_eq!(seen_before(&again, at(5, 3)), 3);
-        assert_eq!(seen_before(&again, at(5, 9)), 0, "an unknown change: all of its time again");
-        assert_eq!(seen_before(&again, at(5, BOUNDARY)), 0);
-        assert_eq!(seen_before(&batch(&[at(7, 1)]), at(6, 1)), 0);
-    }
-
-    #[test]
-    fn a_time_that_comes_again_in_several_batches_is_told_from_where_it_was_left() {
-        let at = |seconds, key| Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key };
-        let batch = |cursors: &[Cursor]| cursors.iter().map(|cursor| (*cursor, Err(Invalid::Id))).collect::<Vec<_>>();
-        let cursors = |events: Option<Vec<Received>>| {
-            events.map(|events| events.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>())
-        };
-        let mut again = Some(Vec::new());
-        assert_eq!(cursors(new_of(&mut again, batch(&[]), at(5, 3))), Some(vec![]), "still to come");
-        assert_eq!(cursors(new_of(&mut again, batch(&[at(5, 1), at(5, 2)]), at(5, 3))), None);
-        let rest = new_of(&mut again, batch(&[at(5, 3), at(5, 4)]), at(5, 3));
-        assert_eq!(cursors(rest), Some(vec![at(5, 4)]));
-        let next = new_of(&mut again, batch(&[at(5, 5), at(6, 3)]), at(5, 4));
-        assert_eq!(cursors(next), Some(vec![at(5, 5), at(6, 3)]), "from then on everything is new");
-
-        let mut again = Some(Vec::new());
-        assert_eq!(cursors(new_of(&mut again, batch(&[at(5, 1)]), at(5, 9))), None);
-        assert_eq!(cursors(new_of(&mut again, batch(&[]), at(5, 9))), Some(vec![at(5, 1)]), "better twice than never");
-        let mut again = Some(Vec::new());
-        let new = new_of(&mut again, batch(&[at(5, 1)]), at(5, BOUNDARY));
-        assert_eq!(cursors(new), Some(vec![at(5, 1)]), "nothing of that time was known");
+    fn who_comes_when_the_stream_is_live_again_has_nothing_to_be_told_of_it() {
+        let state =
+            State { position: Cursor::boundary(1, ClusterTime::default()), moved_at: Instant::now(), is_open: true };
+        let (told, receiver) = watch::channel(Told::Live);
+        let status = WatcherStatus { state: watch::channel(state).1, told: receiver };
+        assert!(!status.told().has_changed().unwrap());
+        told.send_replace(Told::CatchingUp);
+        assert!(status.told().has_changed().unwrap());
+        told.send_replace(Told::Live);
+        assert!(!status.told().has_changed().unwrap());
     }
 
     #[test]
