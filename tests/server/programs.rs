@@ -181,7 +181,7 @@ pub async fn own_example(name: &str) -> PathBuf {
 }
 
 /// On a developer's machine without Python or Node.js a test that needs it says so and ends; in CI it fails.
-fn or_skip<T>(what: &str, installed: Result<T, String>) -> Option<T> {
+pub fn or_skip<T>(what: &str, installed: Result<T, String>) -> Option<T> {
     match installed {
         Ok(installed) => Some(installed),
         Err(why) if std::env::var_os("CI").is_some_and(|ci| !ci.is_empty()) => panic!("no {what}: {why}"),

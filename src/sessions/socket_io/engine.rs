@@ -15,7 +15,7 @@ use futures::stream;
 use hyper::{body::Body as HyperBody, service::Service};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, Method, StatusCode, Uri, header},
+    http::{self, HeaderValue, Method, StatusCode, Uri, header},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -42,6 +42,9 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(20);
 const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a client may still wait for packets when the server stops. Those that have one get it before.
 const LAST_POLL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Where the answer that opens a session says its id once more: a proxy in front of several servers reads headers, and
+/// must send what has this id to the server that knows it.
+const SID_HEADER: &str = "engine-io-sid";
 /// How long a client may take no byte.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -101,6 +104,9 @@ impl<S: Library> EngineIo<S> {
         if answer.status() == StatusCode::OK {
             let opened = Opened::of(&answer.take_body().into_string().await?)?;
             opened.hear_first_ping(&*self.service, request).await?;
+            if let Ok(sid) = HeaderValue::try_from(&opened.sid) {
+                answer.headers_mut().insert(SID_HEADER, sid);
+            }
             answer.set_body(opened.packet());
         }
         Ok(answer)

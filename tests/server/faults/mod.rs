@@ -20,6 +20,7 @@ mod writers;
 
 mod clients;
 mod collection;
+mod fleet;
 mod group_commit;
 mod inserts;
 mod members;
