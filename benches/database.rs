@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use corriente::{
     cursor::ClusterTime,
     message::{DEFAULT_ROOM, RoomName},
-    mongo::{Changes, Deployment, History, ResumePoint, SchemaOptions, Scope, connect},
+    mongo::{Changes, Deployment, History, ResumePoint, SchemaOptions, Scope, Target, connect},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mongo_replica_set::{Options, ReplicaSet};
@@ -33,8 +33,14 @@ struct Stage {
 impl Stage {
     async fn new() -> anyhow::Result<Self> {
         let mongo = ReplicaSet::start(Options::default(), |sentence| eprintln!("{sentence}")).await?;
-        let deployment = connect(mongo.uri(), Some("bench"), "messages").await?;
-        deployment.prepare_collection(SchemaOptions::default()).await?;
+        let deployment = connect(Target {
+            uri: mongo.uri(),
+            database: Some("bench"),
+            collection: "messages",
+            schema: SchemaOptions::default(),
+        })
+        .await?;
+        deployment.prepare_collection().await?;
         deployment.prepare_indexes().await?;
         let messages = Client::with_uri_str(mongo.uri()).await?.database("bench").collection("messages");
         let stage = Self { deployment, messages, _mongo: mongo };

@@ -15,7 +15,7 @@ use crate::{
     cursor::{ClusterTime, Cursor},
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
-    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, connect},
+    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, Sweeper, Target, connect},
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
@@ -67,13 +67,19 @@ impl App {
     /// One sentence for a person: MongoDB can not be used, the collection can not be made ready, the address is taken.
     pub async fn start(config: &Config, uri: &str) -> anyhow::Result<Self> {
         let metrics = Metrics::default();
-        let connecting = connect(uri, config.database.as_deref(), &config.collection);
+        config.check().map_err(|faults| anyhow!(faults.join("; ")))?;
+        let connecting = connect(Target {
+            uri,
+            database: config.given_database(),
+            collection: &config.collection,
+            schema: config.schema_options(),
+        });
         let deployment = timeout(Duration::from_secs(CONNECT_SECS_MAX), connecting).await.map_err(|_| {
             anyhow!("MongoDB did not answer within {CONNECT_SECS_MAX} s; check that it runs and is not overloaded")
         })??;
         let deployment = deployment.with_epoch(&config.epoch);
         info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
-        deployment.prepare_collection(config.schema_options()).await?;
+        deployment.prepare_collection().await?;
 
         let database = deployment.database().to_owned();
         let changes = Changes::open(&deployment, &ResumePoint::Now, Duration::from_secs(OPENING_SECS_MAX)).await?;
@@ -86,8 +92,13 @@ impl App {
         let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
         let committer = Vital::spawn("committer", "nothing would be inserted", false, committer.run());
         let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
-        let keeper = presence_keeper.run(stop.clone());
+        let keeper = {
+            let (stop, may_write) = (stop.clone(), !config.read_only);
+            async move { if may_write { presence_keeper.run(stop).await } else { stop.cancelled().await } }
+        };
         let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
+        let sweeper = Sweeper::new(&deployment).map(|sweeper| sweeper.run(stop.clone()));
+        let sweeper = sweeper.map(|run| Vital::spawn("sweeper", "old messages without a date would stay", true, run));
         let api = Api {
             history: history.clone(),
             inserter: inserter.for_source("rest"),
@@ -109,6 +120,7 @@ impl App {
             inserter: inserter.for_source("websocket"),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
+            keep_alive: config.keep_alive(),
             silence_max: Duration::from_secs(config.silence_secs),
             stop: stop.clone(),
             tasks: tasks.clone(),
@@ -132,7 +144,7 @@ impl App {
         let door = FrontDoor::new(listener, config.door_limits());
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
-        let vital = vec![server, keeper, closer, watcher, committer];
+        let vital = [server, keeper].into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();
         Ok(Self { address, database, stop, sessions: tasks, stop_max, vital })
     }
 

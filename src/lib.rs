@@ -42,6 +42,7 @@
 pub mod api;
 pub mod app;
 pub mod asyncapi;
+pub mod base_path;
 pub mod config;
 pub mod cursor;
 pub mod event;

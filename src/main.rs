@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind};
 use corriente::{
     app::App,
-    config::Config,
+    config::{Config, effective, uri_for_others},
     telemetry::{LogFormat, start_logging},
 };
 use mongo_replica_set::{Options, ReplicaSet};
@@ -19,8 +19,9 @@ use tracing::{error, info, warn};
 
 #[tokio::main]
 async fn main() {
-    let config = Config::parse();
+    let (config, matches) = read_settings();
     start_logging(config.log_format);
+    info!("settings: {}", effective(&config, &matches));
     let code = match run(&config).await {
         Ok(()) => 0,
         Err(error) => {
@@ -37,6 +38,16 @@ async fn main() {
     std::process::exit(code)
 }
 
+/// Ends the process with a sentence when the settings make no sense, each or together.
+fn read_settings() -> (Config, ArgMatches) {
+    let matches = Config::command().get_matches();
+    let read = Config::from_arg_matches(&matches).and_then(|config| match config.check() {
+        Ok(()) => Ok(config),
+        Err(faults) => Err(Config::command().error(ErrorKind::ArgumentConflict, faults.join("\nerror: "))),
+    });
+    (read.unwrap_or_else(|error| error.exit()), matches)
+}
+
 async fn run(config: &Config) -> anyhow::Result<()> {
     // From here on a signal is noticed, also while MongoDB is being fetched or started.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -46,7 +57,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     });
-    let given_uri = config.mongodb_uri.as_deref().filter(|uri| !uri.is_empty());
+    let given_uri = config.given_uri();
     let embedded = match given_uri {
         Some(_) => None,
         None => {
@@ -88,7 +99,7 @@ async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Outpu
     };
     // Two lines for programs that start this one; a closed stdout is their choice and no reason to end.
     let mut stdout = std::io::stdout();
-    let _ = writeln!(stdout, "mongodb: {}", for_others(uri, app.database()));
+    let _ = writeln!(stdout, "mongodb: {}", uri_for_others(uri, Some(app.database())));
     let _ = writeln!(stdout, "listening on {}", app.url());
     let _ = stdout.flush();
     app.run_until(stop).await
@@ -115,48 +126,6 @@ async fn keep_running(embedded: Option<&ReplicaSet>) -> anyhow::Error {
         warn!("{end}; starting it again");
         if let Err(error) = embedded.restart(0).await {
             return anyhow!(error).context("the embedded MongoDB ended and could not be started again");
-        }
-    }
-}
-
-/// What another program on this network needs of the URI: hosts, database, and how to reach them. Never credentials,
-/// which may stand in options too.
-fn for_others(uri: &str, database: &str) -> String {
-    const SHOWN_OPTIONS: [&str; 6] = ["replicaset", "directconnection", "tls", "ssl", "loadbalanced", "authsource"];
-    let (scheme, rest) = uri.split_once("://").unwrap_or(("mongodb", uri));
-    // A password may have any of the characters that end a part of the URI, so the last `@` counts.
-    let (has_credentials, rest) = rest.rsplit_once('@').map_or((false, rest), |(_, rest)| (true, rest));
-    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
-    let (hosts, given_database) = rest.split_once('/').unwrap_or((rest, ""));
-    let is_shown = |option: &&str| {
-        option.split_once('=').is_some_and(|(name, _)| SHOWN_OPTIONS.contains(&name.to_ascii_lowercase().as_str()))
-    };
-    let mut options: Vec<&str> = options.split('&').filter(is_shown).collect();
-    // Credentials are looked for in the database of the URI, if it names one, which is the messages' from here on.
-    let source = format!("authSource={}", if given_database.is_empty() { "admin" } else { given_database });
-    if has_credentials && !options.iter().any(|option| option.to_ascii_lowercase().starts_with("authsource=")) {
-        options.push(&source);
-    }
-    let question = if options.is_empty() { "" } else { "?" };
-    format!("{scheme}://{hosts}/{database}{question}{}", options.join("&"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::for_others;
-
-    #[test]
-    fn others_are_told_where_the_messages_are_and_no_secret() {
-        for (uri, printed) in [
-            ("mongodb://u:p@h1,h2/db?replicaSet=rs0", "mongodb://h1,h2/chat?replicaSet=rs0&authSource=db"),
-            ("mongodb+srv://u:p%40x@c.example.net", "mongodb+srv://c.example.net/chat?authSource=admin"),
-            ("mongodb://u:p?x@h:1/?authSource=other", "mongodb://h:1/chat?authSource=other"),
-            (
-                "mongodb://h/?tls=true&authMechanismProperties=TOKEN:s&replicaSet=r",
-                "mongodb://h/chat?tls=true&replicaSet=r",
-            ),
-        ] {
-            assert_eq!(for_others(uri, "chat"), printed);
         }
     }
 }

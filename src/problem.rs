@@ -156,6 +156,7 @@ impl From<InsertError> for Problem {
         match error {
             InsertError::Conflict { .. } => Self::new(StatusCode::CONFLICT, detail),
             InsertError::Refused { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+            InsertError::ReadOnly => Self::new(StatusCode::FORBIDDEN, detail),
             InsertError::Overloaded => Self::unavailable(detail),
             InsertError::Unknown { id } => Self { id: Some(id.to_string()), ..Self::unavailable(detail) },
         }

@@ -11,12 +11,13 @@ use std::{
 const VOCABULARY: [&str; 5] = ["message", "topic", "event", "cursor", "telemetry"];
 
 /// Module, and what of ours it may import besides the vocabulary.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("message", &[]),
     ("topic", &[]),
     ("event", &[]),
     ("cursor", &[]),
     ("telemetry", &[]),
+    ("base_path", &[]),
     ("feed", &[]),
     ("mongo", &[]),
     ("problem", &["mongo"]),
@@ -29,7 +30,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("asyncapi", &["sessions"]),
     ("pages", &["mongo", "problem", "sessions", "watcher"]),
     ("listener", &[]),
-    ("config", &["feed", "listener", "mongo", "origin", "replay"]),
+    ("config", &["base_path", "feed", "listener", "mongo", "origin", "replay"]),
     ("routes", &["api", "asyncapi", "origin", "pages", "problem", "sessions"]),
     (
         "app",

@@ -75,6 +75,9 @@ pub(super) enum SendFailure {
     /// The body is no JSON object.
     #[oai(status = 400, content_type = "application/problem+json")]
     Syntax(Json<Problem>),
+    /// The server is for reading only.
+    #[oai(status = 403, content_type = "application/problem+json")]
+    Forbidden(Json<Problem>),
     /// The body did not come in time.
     #[oai(status = 408, content_type = "application/problem+json")]
     Timeout(Json<Problem>),
@@ -188,6 +191,7 @@ impl From<Problem> for SendFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             400 => Self::Syntax(Json(problem)),
+            403 => Self::Forbidden(Json(problem)),
             408 => Self::Timeout(Json(problem)),
             409 => Self::Conflict(Json(problem)),
             413 => Self::TooLarge(Json(problem)),

@@ -1,10 +1,21 @@
 //! Every setting: flag, variable, default and reason. No other file reads the environment.
+//!
+//! `docs/configuration.md` has the same as a table, which a test holds against this file.
+
+mod contradictions;
+mod shown;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, builder::FalseyValueParser};
+use clap::{
+    Parser,
+    builder::{FalseyValueParser, RangedU64ValueParser},
+};
+
+pub use shown::{effective, uri_for_others};
 
 use crate::{
+    base_path::BasePath,
     feed::LogLimits,
     listener::DoorLimits,
     mongo::{QueueLimits, SchemaOptions},
@@ -13,9 +24,24 @@ use crate::{
     telemetry::LogFormat,
 };
 
+/// Defaults that give way to a smaller bound around them: see [`Config::check`].
+const PER_ADDRESS_MAX: usize = 20_000;
+const REPLAY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const KEEP_ALIVE_SECS: u64 = 25;
+/// The longest that `--keep-days` can say: MongoDB counts seconds in 31 bits.
+const KEEP_DAYS_MAX: u64 = 24_855;
+
+/// A bound of which nothing is nonsense.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 /// A realtime chat server driven by MongoDB change streams.
+///
+/// Each setting is a flag and an environment variable; the flag wins. RUST_LOG selects the log lines
+/// (`warn,corriente=info`), and MONGOD names the program for the embedded MongoDB.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "corriente", version, about, long_about = None)]
+#[command(name = "corriente", version, about)]
 pub struct Config {
     /// Where MongoDB is: a replica set or sharded cluster, 6.0 or newer. Unset: an embedded one with its files under
     /// DATA_DIR
@@ -32,7 +58,7 @@ pub struct Config {
 
     /// A word of your choice, the same on all servers. Change it when MongoDB was restored from a backup: the cursors of
     /// clients are then of what no longer is, and each client loads its history anew
-    #[arg(long, env = "EPOCH", default_value = "")]
+    #[arg(long, env = "EPOCH", default_value = "", hide_default_value = true)]
     pub epoch: String,
 
     /// The address to listen on. The default is reachable from this machine only, as nobody signs in
@@ -43,9 +69,24 @@ pub struct Config {
     #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
 
+    /// The path under which everything is offered, such as `/chat`, for a proxy that has other things at its root and
+    /// passes paths on as they are. Unset: the root
+    #[arg(long, env = "BASE_PATH", default_value = "", hide_default_value = true)]
+    pub base_path: BasePath,
+
     /// Where the embedded MongoDB keeps its files. They survive a restart
     #[arg(long, env = "DATA_DIR", default_value = ".data")]
     pub data_dir: PathBuf,
+
+    /// Write nothing: no messages over any transport, no indexes, no counts of who is here. A user of MongoDB with the
+    /// role `read` is then enough
+    #[arg(long, env = "READ_ONLY", value_parser = FalseyValueParser::new())]
+    pub read_only: bool,
+
+    /// Let MongoDB delete messages that are older than so many days, with a TTL index. All servers over one collection
+    /// must say the same. Unset: an index of an earlier setting stays, and the log says so
+    #[arg(long, env = "KEEP_DAYS", value_parser = clap::value_parser!(u64).range(1..=KEEP_DAYS_MAX))]
+    pub keep_days: Option<u64>,
 
     /// State the data contract as a validator on a collection that exists already. On one that the server makes it is
     /// always there
@@ -62,71 +103,79 @@ pub struct Config {
     #[arg(long, env = "ALLOW_ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<AllowedOrigin>,
 
-    /// The most open connections
-    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 50_000)]
+    /// The most open connections. Each takes a file descriptor and a few KB; lowered to what the system allows (ulimit -n)
+    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 50_000, value_parser = at_least_one())]
     pub connections_max: usize,
 
-    /// The most of one address (of one /64 network with IPv6). A proxy in front of this server has one address for all
-    /// of its clients
-    #[arg(long, env = "CONNECTIONS_PER_ADDRESS_MAX", default_value_t = 20_000)]
+    /// The most connections of one address (of one /64 network with IPv6), so that nobody takes all of them. A proxy in
+    /// front of this server has one address for all of its clients
+    #[arg(long, env = "CONNECTIONS_PER_ADDRESS_MAX", default_value_t = PER_ADDRESS_MAX, value_parser = at_least_one())]
     pub connections_per_address_max: usize,
 
     /// How many seconds a client may take to send the headers of a request, and how long a connection that has no
-    /// request is kept
+    /// request is kept. A phone on a bad line takes a few
     #[arg(long, env = "HEADER_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub header_secs: u64,
 
-    /// How many seconds a client may take to send the body of a request
+    /// How many seconds a client may take to send the body of a request to the API, which has 64 KiB at most
     #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub body_secs: u64,
 
-    /// After how many seconds without a byte that moves a connection is closed
+    /// After how many seconds a client for which nothing happens is told its place: less than proxies in front wait, which is
+    /// a minute for most. At most 30, as clients take 65 s of silence for a dead connection, and half of SILENCE_SECS, as
+    /// this asks for a sign of life
+    #[arg(long, env = "KEEP_ALIVE_SECS", default_value_t = KEEP_ALIVE_SECS, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub keep_alive_secs: u64,
+
+    /// After how many seconds without a byte that moves a connection is closed: its client is gone, or does not read
     #[arg(long, env = "SILENCE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub silence_secs: u64,
 
     /// The most memory of pages and other answers that their clients have not taken yet, in bytes; when slow clients fill
     /// it, more are refused with 503
-    #[arg(long, env = "ANSWERS_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
+    #[arg(long, env = "ANSWERS_BYTES_MAX", default_value_t = 256 * 1024 * 1024, value_parser = at_least_one())]
     pub answers_bytes_max: usize,
 
-    /// The most messages that may wait for MongoDB; more are refused with 503 until it has caught up
-    #[arg(long, env = "INSERTS_WAITING_MAX", default_value_t = 10_000)]
+    /// The most messages that may wait for MongoDB; more are refused with 503 until it has caught up. Half a second of what
+    /// it stores on two cores
+    #[arg(long, env = "INSERTS_WAITING_MAX", default_value_t = 10_000, value_parser = at_least_one())]
     pub inserts_waiting_max: usize,
 
-    /// The most memory for them, in bytes
-    #[arg(long, env = "INSERTS_WAITING_BYTES_MAX", default_value_t = 32 * 1024 * 1024)]
+    /// The most memory for them, in bytes. The largest message takes some 17,000
+    #[arg(long, env = "INSERTS_WAITING_BYTES_MAX", default_value_t = 32 * 1024 * 1024, value_parser = at_least_one())]
     pub inserts_waiting_bytes_max: usize,
 
-    /// The most events kept in memory for clients that come back
-    #[arg(long, env = "LOG_ENTRIES_MAX", default_value_t = 100_000)]
+    /// The most events kept in memory for clients that come back: at 100 a second a quarter of an hour
+    #[arg(long, env = "LOG_ENTRIES_MAX", default_value_t = 100_000, value_parser = at_least_one())]
     pub log_entries_max: usize,
 
     /// The most memory for them, in bytes
-    #[arg(long, env = "LOG_BYTES_MAX", default_value_t = 128 * 1024 * 1024)]
+    #[arg(long, env = "LOG_BYTES_MAX", default_value_t = 128 * 1024 * 1024, value_parser = at_least_one())]
     pub log_bytes_max: usize,
 
-    /// How many replays of what is older than that are read from MongoDB at once
-    #[arg(long, env = "REPLAYS_MAX", default_value_t = 2)]
+    /// How many replays of what is older than that are read from MongoDB at once. Each reads the whole oplog from its place
+    /// on, and slows down the streams of all servers
+    #[arg(long, env = "REPLAYS_MAX", default_value_t = 2, value_parser = at_least_one())]
     pub replays_max: usize,
 
-    /// The most events of one replay; a client that missed more is told to reload
-    #[arg(long, env = "REPLAY_EVENTS_MAX", default_value_t = 100_000)]
+    /// The most events of one replay; a client that missed more is told to reload, which is cheaper for it too
+    #[arg(long, env = "REPLAY_EVENTS_MAX", default_value_t = 100_000, value_parser = at_least_one())]
     pub replay_events_max: usize,
 
     /// The most memory of one replay, in bytes of messages
-    #[arg(long, env = "REPLAY_BYTES_MAX", default_value_t = 64 * 1024 * 1024)]
+    #[arg(long, env = "REPLAY_BYTES_MAX", default_value_t = REPLAY_BYTES_MAX, value_parser = at_least_one())]
     pub replay_bytes_max: usize,
 
     /// The most memory of all replays that clients are reading, in bytes
-    #[arg(long, env = "REPLAYS_KEPT_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
+    #[arg(long, env = "REPLAYS_KEPT_BYTES_MAX", default_value_t = 256 * 1024 * 1024, value_parser = at_least_one())]
     pub replays_kept_bytes_max: usize,
 
-    /// The most topics that one connection can follow
-    #[arg(long, env = "TOPICS_MAX", default_value_t = 100)]
+    /// The most topics that one connection can follow. The page follows 50 rooms at most, and each costs memory
+    #[arg(long, env = "TOPICS_MAX", default_value_t = 100, value_parser = at_least_one())]
     pub topics_max: usize,
 
-    /// Over how many seconds the connections of a busy server are closed when it stops, so that their clients do not come
-    /// back all at once
+    /// Over how many seconds the connections of a busy server are closed when it stops, 200 a second if they are fewer, so
+    /// that their clients do not come back all at once
     #[arg(long, env = "DRAIN_SECS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub drain_secs: u64,
 
@@ -136,11 +185,21 @@ pub struct Config {
 }
 
 impl Config {
+    /// The URI of a MongoDB that runs already. One that is empty is none, as in files of variables.
+    pub fn given_uri(&self) -> Option<&str> {
+        self.mongodb_uri.as_deref().filter(|uri| !uri.is_empty())
+    }
+
+    /// The database, unless the URI is to say it.
+    pub fn given_database(&self) -> Option<&str> {
+        self.database.as_deref().filter(|database| !database.is_empty())
+    }
+
     /// See [`DoorLimits`].
     pub fn door_limits(&self) -> DoorLimits {
         DoorLimits {
             connections_max: self.connections_max,
-            connections_per_address_max: self.connections_per_address_max,
+            connections_per_address_max: self.connections_of_address_max(),
             header_time_max: Duration::from_secs(self.header_secs),
             silence_max: Duration::from_secs(self.silence_secs),
             answers_bytes_max: self.answers_bytes_max,
@@ -162,13 +221,18 @@ impl Config {
         ReplayLimits {
             replays_max: self.replays_max,
             events_max: self.replay_events_max,
-            bytes_max: self.replay_bytes_max,
+            bytes_max: self.bytes_of_replay_max(),
             kept_bytes_max: self.replays_kept_bytes_max,
         }
     }
 
     /// See [`SchemaOptions`].
     pub fn schema_options(&self) -> SchemaOptions {
-        SchemaOptions { validator: self.validator, pre_images: self.pre_images }
+        SchemaOptions {
+            read_only: self.read_only,
+            validator: self.validator,
+            pre_images: self.pre_images,
+            keep_days: self.keep_days,
+        }
     }
 }

@@ -16,12 +16,15 @@ use mongodb::{
 };
 use tokio::time::timeout;
 
+use super::schema::SchemaOptions;
+
 /// How long the driver looks for a server that can take an operation. Longer than an election (about 2 s on
 /// a set with MongoDB's defaults takes up to 12 s; requests then answer 503 and are retried by their clients).
 const SERVER_SELECTION_SECS: u64 = 5;
 /// How long one TCP (and TLS) connection may take to open.
 const CONNECT_SECS: u64 = 5;
-/// The most connections that each of our clients opens to a server. More requests than that wait for one.
+/// The most connections that each of our clients opens to a server, unless the URI says otherwise. More requests than that
+/// wait for one.
 const CONNECTIONS_MAX: u32 = 64;
 /// The first MongoDB that has what we use: `changeStreamPreAndPostImages`, and `$in` in partial indexes.
 const OLDEST_MAJOR: u32 = 6;
@@ -36,6 +39,8 @@ pub struct Deployment {
     database: Arc<str>,
     /// The name of the collection of messages.
     pub(super) collection: Arc<str>,
+    /// What may be done to it.
+    pub(super) schema: SchemaOptions,
     /// The newest signed cluster time that the streams have seen. The clients do not share what they learn, and a node
     /// refuses to wait for a time of which it has no signed word.
     newest: Arc<RwLock<Option<SignedTime>>>,
@@ -220,13 +225,25 @@ impl Deployment {
     }
 }
 
+/// Which collection of which deployment, and what may be done to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Where MongoDB is. Its `appName` and `maxPoolSize` are kept.
+    pub uri: &'a str,
+    /// The database. Without one it is that of the URI, or else `corriente`.
+    pub database: Option<&'a str>,
+    /// The collection of messages.
+    pub collection: &'a str,
+    /// What may be done to it.
+    pub schema: SchemaOptions,
+}
+
 /// Connects, and checks that the deployment is a replica set or sharded cluster of version 6.0 or newer.
-///
-/// `database` wins over the one in the URI; with neither it is `corriente`. The URI's `appName` is kept.
 ///
 /// # Errors
 /// When the deployment can not be used; see [`ConnectError`]. Takes about 5 s to say that nothing answers.
-pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Result<Deployment, ConnectError> {
+pub async fn connect(target: Target<'_>) -> Result<Deployment, ConnectError> {
+    let Target { uri, database, collection, schema } = target;
     let mut options =
         ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })?;
     options.app_name.get_or_insert_with(|| "corriente".into());
@@ -238,7 +255,7 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
     options.read_concern = Some(ReadConcern::majority());
     // Everything is read where it is written: cursors, epochs and pages are compared with each other.
     options.selection_criteria = None;
-    options.max_pool_size = Some(CONNECTIONS_MAX);
+    options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
     options.retry_writes = Some(true);
     options.retry_reads = Some(true);
 
@@ -252,6 +269,7 @@ pub async fn connect(uri: &str, database: Option<&str>, collection: &str) -> Res
         is_for_replays: false,
         database: name.into(),
         collection: collection.into(),
+        schema,
         newest: Arc::default(),
         images_are_missing: Arc::default(),
         epoch_word: "".into(),

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use tracing::warn;
 
 use super::{
@@ -61,6 +61,9 @@ pub enum InsertError {
         /// MongoDB's words.
         reason: String,
     },
+    /// The operator wants no messages here.
+    #[error("this server is for reading only, so no message can be sent through it")]
+    ReadOnly,
     /// Too many messages wait for MongoDB already. This one was not sent to it.
     #[error("more messages are sent than MongoDB stores; this one was not stored: send it again in a moment")]
     Overloaded,
@@ -102,9 +105,7 @@ impl Inserter {
             Some(id) => id.clone(),
             None => MessageId::from_text_form(ObjectId::new().to_hex()),
         };
-        let document = encode(&new, &id).ok_or_else(|| InsertError::Conflict { id: id.clone() });
-        let joined =
-            document.and_then(|document| self.shared.queue.join(document).map_err(|Full| InsertError::Overloaded));
+        let joined = self.join(&new, &id);
         let inserter = self.clone();
         async move {
             let attempt = async {
@@ -119,12 +120,26 @@ impl Inserter {
         }
     }
 
+    fn join(&self, new: &NewMessage, id: &MessageId) -> Result<oneshot::Receiver<Outcome>, InsertError> {
+        if self.is_read_only() {
+            return Err(InsertError::ReadOnly);
+        }
+        let document = encode(new, id).ok_or_else(|| InsertError::Conflict { id: id.clone() })?;
+        self.shared.queue.join(document).map_err(|Full| InsertError::Overloaded)
+    }
+
+    /// Whether every message is refused.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.deployment.schema.read_only
+    }
+
     fn count(&self, outcome: &Result<Inserted, InsertError>) {
         let word = match outcome {
             Ok(inserted) if inserted.is_new => "created",
             Ok(_) => "repeated",
             Err(InsertError::Conflict { .. }) => "conflict",
             Err(InsertError::Refused { .. }) => "refused",
+            Err(InsertError::ReadOnly) => "read only",
             Err(InsertError::Overloaded) => "overloaded",
             Err(InsertError::Unknown { .. }) => "unknown",
         };

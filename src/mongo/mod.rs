@@ -1,7 +1,7 @@
 //! Stage 2, the database: the only folder that names the driver.
 //!
 //! - [`connect`] opens the deployment and says in one sentence what is wrong with it, if anything is.
-//! - `schema` makes or detects the collection; `document` and `id` turn BSON into messages and back.
+//! - `schema` makes or detects the collection, `retention` lets go of what is old; `document` and `id` turn BSON into messages and back.
 //! - `inserter` is the only writer of messages, by the batches of `group_commit`, dated by `dates`; `presence` has a collection of its own.
 //! - `history`, `search` and `rooms` read the collection, by the scans of `scan`; `changes` reads the change stream.
 
@@ -16,6 +16,7 @@ mod inserter;
 mod pipeline;
 mod place;
 mod presence;
+mod retention;
 mod rooms;
 mod scan;
 mod schema;
@@ -24,7 +25,7 @@ mod search;
 mod stretch;
 
 pub use changes::{Batch, Changes, OpenError, StreamError};
-pub use connect::{ConnectError, Deployment, connect};
+pub use connect::{ConnectError, Deployment, Target, connect};
 pub use document::Invalid;
 pub use group_commit::{Committer, QueueLimits};
 pub use history::{History, Page, ReadError};
@@ -32,6 +33,7 @@ pub use inserter::{InsertError, Inserted, Inserter};
 pub use pipeline::ResumePoint;
 pub use place::HistoryPlace;
 pub use presence::{PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX};
+pub use retention::Sweeper;
 pub use rooms::{RoomSummary, RoomsPage, RoomsPlace};
 pub use schema::{SchemaError, SchemaOptions};
 pub use scope::Scope;

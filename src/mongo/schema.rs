@@ -14,13 +14,17 @@ use tracing::warn;
 use super::connect::{Deployment, sentence_of};
 use crate::message::{CONTENT_CHARS_MAX, NAME_CHARS_MAX};
 
-/// What to change on a collection that somebody else made. One that we make has all of it.
+/// What may be done to the collection, and what to change on one that somebody else made.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SchemaOptions {
+    /// Nothing may: it is taken as it is.
+    pub read_only: bool,
     /// Put the validator on it.
     pub validator: bool,
     /// Enable pre- and post-images on it.
     pub pre_images: bool,
+    /// Let MongoDB delete what is older than so many days. See `retention`.
+    pub keep_days: Option<u64>,
 }
 
 /// The collection could not be made ready.
@@ -28,7 +32,7 @@ pub struct SchemaOptions {
 pub enum SchemaError {
     /// A command failed.
     #[error(
-        "the collection {collection} could not be made ready while {step}: {reason}. The user of MONGODB_URI needs the role readWrite on its database (and dbAdmin for --validator and --pre-images)"
+        "the collection {collection} could not be made ready while {step}: {reason}. The user of MONGODB_URI needs the role readWrite on its database (and dbAdmin for --validator, --pre-images, and another --keep-days than before)"
     )]
     Refused {
         /// `database.collection`.
@@ -74,15 +78,48 @@ const COLLECTION_SECS_MAX: u64 = 30;
 const INDEX_SECS_MAX: u64 = 600;
 
 impl Deployment {
-    /// Makes the collection, or adds to the one that is there what `options` ask for. Indexes always.
+    /// Makes the collection, or adds to the one that is there what the [`SchemaOptions`] ask for. Indexes always, unless
+    /// nothing may be changed.
     ///
     /// # Errors
     /// When MongoDB refuses a step or does not answer, or building the indexes takes more than ten minutes.
-    pub async fn prepare_collection(&self, options: SchemaOptions) -> Result<(), SchemaError> {
-        let silent = SchemaError::Silent { collection: self.namespace(), secs: COLLECTION_SECS_MAX };
-        let making = self.make_or_change(options);
-        timeout(Duration::from_secs(COLLECTION_SECS_MAX), making).await.unwrap_or(Err(silent))?;
-        self.build_indexes().await
+    pub async fn prepare_collection(&self) -> Result<(), SchemaError> {
+        let silent = || SchemaError::Silent { collection: self.namespace(), secs: COLLECTION_SECS_MAX };
+        let in_time = Duration::from_secs(COLLECTION_SECS_MAX);
+        if self.schema.read_only {
+            return timeout(in_time, self.look_at_indexes()).await.unwrap_or_else(|_| Err(silent()));
+        }
+        timeout(in_time, self.make_or_change(self.schema)).await.unwrap_or_else(|_| Err(silent()))?;
+        self.build_indexes().await?;
+        timeout(in_time, self.prepare_retention()).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    /// Says which indexes are missing where none may be built: everything works without them, and slowly.
+    async fn look_at_indexes(&self) -> Result<(), SchemaError> {
+        let found = self.indexes_found().await.map_err(|error| self.refused("looking at its indexes", &error))?;
+        let is_there = |key: &Document| found.iter().any(|index| index.get_document("key").is_ok_and(|found| found == key));
+        let missing = indexes().into_iter().filter(|index| !is_there(&index.keys)).count();
+        if missing > 0 {
+            warn!(
+                "{missing} of the indexes of {} are missing, so that reading it is slow; READ_ONLY builds none: let a server that may write start on it once",
+                self.namespace()
+            );
+        }
+        Ok(())
+    }
+
+    /// The collection's indexes as MongoDB describes them; none when there is no collection.
+    pub(super) async fn indexes_found(&self) -> Result<Vec<Document>, Error> {
+        // MongoDB has 64 for one collection at most, so one answer has them all.
+        let command = doc! { "listIndexes": &*self.collection, "cursor": { "batchSize": 1_000 } };
+        let reply = match self.requests().run_command(command).await {
+            // 26 NamespaceNotFound.
+            Err(error) if has_code(&error, &[26]) => return Ok(Vec::new()),
+            reply => reply?,
+        };
+        let found = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        let found = found.map(Vec::as_slice).unwrap_or_default();
+        Ok(found.iter().filter_map(|index| index.as_document().cloned()).collect())
     }
 
     async fn make_or_change(&self, options: SchemaOptions) -> Result<(), SchemaError> {
@@ -107,13 +144,17 @@ impl Deployment {
         Ok(())
     }
 
-    /// Builds the indexes of the collection, if there is one.
+    /// Builds the indexes of the collection, if there is one and it may be changed.
     ///
     /// # Errors
     /// As [`Self::prepare_collection`].
     pub async fn prepare_indexes(&self) -> Result<(), SchemaError> {
         let found = self.find_collection().await.map_err(|error| self.refused("looking for it", &error))?;
-        if found.is_some() { self.build_indexes().await } else { Ok(()) }
+        if found.is_none() || self.schema.read_only {
+            return Ok(());
+        }
+        self.build_indexes().await?;
+        self.prepare_retention().await
     }
 
     async fn build_indexes(&self) -> Result<(), SchemaError> {
@@ -171,12 +212,12 @@ impl Deployment {
         format!("{}.{}", self.database(), self.collection)
     }
 
-    fn refused(&self, step: &'static str, error: &Error) -> SchemaError {
+    pub(super) fn refused(&self, step: &'static str, error: &Error) -> SchemaError {
         SchemaError::Refused { collection: self.namespace(), step, reason: sentence_of(error) }
     }
 }
 
-fn has_code(error: &Error, codes: &[i32]) -> bool {
+pub(super) fn has_code(error: &Error, codes: &[i32]) -> bool {
     matches!(&*error.kind, ErrorKind::Command(command) if codes.contains(&command.code))
 }
 

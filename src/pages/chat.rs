@@ -162,6 +162,9 @@ impl Pages {
             Ok(sent) => sent,
             Err(status) => return errors::bad_form(visitor.language, status),
         };
+        if self.inserter.is_read_only() {
+            return self.give_back(StatusCode::FORBIDDEN, &place, &visitor, FormView::default()).await;
+        }
         let texts = &visitor.language.texts().page;
         let new = match NewMessage::parse(sent.draft(&place)) {
             Ok(new) => new,
@@ -247,6 +250,7 @@ impl Pages {
             log_label,
             is_read,
             is_refreshing: false,
+            is_read_only: self.inserter.is_read_only(),
             cursor,
             before,
             after,
@@ -325,4 +329,6 @@ struct ChatPage<'a> {
     /// `false`: MongoDB could not be read.
     is_read: bool,
     is_refreshing: bool,
+    /// There is no form.
+    is_read_only: bool,
 }

@@ -203,6 +203,7 @@ pub(super) struct PageTexts {
     pub(super) recipient_optional: String,
     pub(super) message: String,
     pub(super) send: String,
+    pub(super) read_only: String,
     pub(super) not_secret: String,
     pub(super) empty_title: String,
     pub(super) empty_text: String,

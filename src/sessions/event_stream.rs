@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    KEEP_ALIVE, Sessions,
+    Sessions,
     frame::ServerFrame,
     pieces::{CHUNK_BYTES, Piece},
     subscription::Subscription,
@@ -65,7 +65,7 @@ enum Stage {
 impl EventStream {
     pub(super) fn new(subscription: Subscription, sessions: Arc<Sessions>, place: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
-        let (comment_at, position_at) = (now + comment_every(sessions.silence_max), now + KEEP_ALIVE);
+        let (comment_at, position_at) = (now + comment_every(&sessions), now + sessions.keep_alive);
         let dismissal = {
             let sessions = sessions.clone();
             async move { sessions.dismissal().await }.boxed()
@@ -133,9 +133,9 @@ impl EventStream {
         let now = Instant::now();
         let is_position = self.position_at <= now;
         if is_position {
-            self.position_at = now + KEEP_ALIVE;
+            self.position_at = now + self.sessions.keep_alive;
         }
-        self.comment_at = now + comment_every(self.sessions.silence_max);
+        self.comment_at = now + comment_every(&self.sessions);
         self.clock.as_mut().reset(self.comment_at.min(self.position_at));
         if is_position { self.position() } else { Bytes::from_static(b":\n\n") }
     }
@@ -156,8 +156,8 @@ impl EventStream {
 }
 
 /// An idle connection must not look like a silent one to our own front door.
-fn comment_every(silence_max: Duration) -> Duration {
-    COMMENT_EVERY_MAX.min(silence_max / 2)
+fn comment_every(sessions: &Sessions) -> Duration {
+    COMMENT_EVERY_MAX.min(sessions.silence_max / 2)
 }
 
 /// Writes one event. Its id is a cursor, its name one of ours and its data JSON on one line, so none of them holds a line

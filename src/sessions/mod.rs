@@ -39,9 +39,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{mongo::Inserter, problem::Problem, telemetry::Metrics, watcher::WatcherStatus};
 
-/// How often an idle client gets its position, over every transport, and a ping besides where there are pings: often
-/// enough for proxies, which cut connections that are silent for a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
 
@@ -61,7 +58,11 @@ pub struct Sessions {
     /// One for each session that there may be, over all transports: over HTTP/2, or with polling, a session is not a
     /// connection.
     pub places: Arc<Semaphore>,
-    /// After how long without a byte the front door closes a connection that is still HTTP.
+    /// How often an idle client gets its position, over every transport, and a ping besides where there are pings: at least
+    /// twice within [`Self::silence_max`].
+    pub keep_alive: Duration,
+    /// After how long without a sign of life a client is gone or stuck. The front door closes a connection then that is
+    /// still HTTP.
     pub silence_max: Duration,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,

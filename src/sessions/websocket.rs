@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    KEEP_ALIVE, Sessions,
+    Sessions,
     close::Close,
     frame::{ClientFrame, FrameError, ServerFrame, event_frame},
     handshake::accept,
@@ -35,8 +35,6 @@ use crate::{
     topic::Topic,
 };
 
-/// After so long without a sign of life of the client it is gone or stuck. A ping every 25 s asks for one.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a client that is told to go may take to read that.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Messages of one socket that are being inserted; when there are more, its frames are not read on.
@@ -57,7 +55,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
     let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
         let _place = place;
-        if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
+        if let Some(stream) = upgrade.stream(sessions.silence_max).await {
             let _counted = Counted::connection(&sessions.metrics, "websocket");
             Session::new(stream, subscription, sessions).run().await;
         }
@@ -121,7 +119,7 @@ enum Step {
 
 impl Session {
     fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
-        let keep_alive_at = Instant::now() + KEEP_ALIVE;
+        let keep_alive_at = Instant::now() + sessions.keep_alive;
         let socket = Socket::new(stream);
         Self { socket, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
@@ -214,7 +212,7 @@ impl Session {
                 Ok(Step::Inserted(id, outcome)) => Box::pin(self.answer(id, outcome)).await,
                 Ok(Step::Clock) => {
                     let done = Box::pin(self.look_at_clock()).await;
-                    clock.as_mut().reset(self.keep_alive_at.min(self.socket.last_sign() + SILENCE_MAX));
+                    clock.as_mut().reset(self.keep_alive_at.min(self.socket.last_sign() + self.sessions.silence_max));
                     done
                 }
                 Err(end) => Err(end),
@@ -231,7 +229,7 @@ impl Session {
             None => return Ok(false),
             Some(Output::Events(events)) => {
                 self.begin(&events).await?;
-                self.socket.finish(SILENCE_MAX).await?;
+                self.socket.finish(self.sessions.silence_max).await?;
                 return Ok(self.subscription.has_more());
             }
             Some(Output::Ready(cursor)) => ServerFrame::Ready { cursor }.encode(),
@@ -240,7 +238,7 @@ impl Session {
                 ServerFrame::Reset { cursor, reason }.encode()
             }
         };
-        self.socket.write(frame, SILENCE_MAX).await?;
+        self.socket.write(frame, self.sessions.silence_max).await?;
         Ok(self.subscription.has_more())
     }
 
@@ -312,14 +310,14 @@ impl Session {
     }
 
     async fn look_at_clock(&mut self) -> Result<(), End> {
-        if self.socket.last_sign().elapsed() >= SILENCE_MAX {
+        if self.socket.last_sign().elapsed() >= self.sessions.silence_max {
             return Err(End::Gone);
         }
         if self.keep_alive_at <= Instant::now() {
             // Also when it has not moved: a page sees no pings, and tells by this frame that its connection lives.
             self.tell_position().await?;
             self.write(Outgoing::Ping.encode()).await?;
-            self.keep_alive_at = Instant::now() + KEEP_ALIVE;
+            self.keep_alive_at = Instant::now() + self.sessions.keep_alive;
         }
         Ok(())
     }
@@ -339,7 +337,7 @@ impl Session {
     }
 
     async fn write(&mut self, frame: Bytes) -> Result<(), End> {
-        self.socket.write(frame, SILENCE_MAX).await.map_err(End::from)
+        self.socket.write(frame, self.sessions.silence_max).await.map_err(End::from)
     }
 }
 

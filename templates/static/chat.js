@@ -1,7 +1,7 @@
 /** The page of a room or an inbox, made live: what the server rendered stays, and what happens next is put in. */
 
 import { connect, newId } from "./client.js";
-import { Composer } from "./composer.js";
+import { Composer, noComposer } from "./composer.js";
 import { offerSearch } from "./finder.js";
 import { loadMessages } from "./history.js";
 import { notify, offerNotifications } from "./notify.js";
@@ -31,7 +31,7 @@ const form = element("composer");
 if (refreshing !== undefined) location.replace(location.pathname);
 else if (cursor) start();
 // The messages could not be read: the form works as without a script.
-else form.elements.sender.value ||= storage.get("name") ?? "";
+else if (form) form.elements.sender.value ||= storage.get("name") ?? "";
 
 function start() {
   const [log, scroller] = [element("log"), element("scroller")];
@@ -59,16 +59,13 @@ function start() {
       composer.say("");
     },
   });
-  const composer = new Composer({
-    form,
-    place: topic,
-    key: place,
-    onWritten: (written) => send({ ...(written.recipient ? {} : topic), ...written, id: newId() }),
-    onName(name) {
-      timeline.showOwner(name);
-      places.rename(inbox === undefined ? name : (storage.get("name") ?? inbox));
-    },
-  });
+  const onName = (name) => {
+    timeline.showOwner(name);
+    places.rename(inbox === undefined ? name : (storage.get("name") ?? inbox));
+  };
+  const onWritten = (written) => send({ ...(written.recipient ? {} : topic), ...written, id: newId() });
+  // A server that is for reading only has no form on its pages.
+  const composer = form ? new Composer({ form, place: topic, key: place, onWritten, onName }) : noComposer({ onName });
   /** Whose messages these are: an inbox is its owner's. */
   const reader = () => inbox ?? composer.name;
   let isTrimming = false;
@@ -137,7 +134,7 @@ function start() {
       // Back to the end of the conversation and to the text, wherever the reader is.
       toNewest();
       if (location.search) history.replaceState(null, "", location.pathname);
-      form.elements.content.focus();
+      form?.elements.content.focus();
     } else if (event.key === "End" && !event.shiftKey && !isEditing(event.target)) {
       // By itself the key would stop at the end of the rows, where newer messages may be left out.
       event.preventDefault();

@@ -4,6 +4,13 @@ import { characters, fill, normaliseName, rememberName, storage, texts } from ".
 
 const CONTENT_CHARACTERS_MAX = 4_000;
 
+/** What stands for a composer on a page that can not write: the name that this browser knows, and nothing to say. */
+export function noComposer({ onName }) {
+  const name = storage.get("name") ?? "";
+  onName(name);
+  return { name, say() {}, takeBackError() {} };
+}
+
 export class Composer {
   /**
    * @param {object} parts

@@ -10,10 +10,6 @@ use std::{
 
 use clap::CommandFactory;
 use corriente::config::Config;
-use mongodb::{
-    Client,
-    bson::{Document, doc},
-};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -24,7 +20,10 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
-use crate::harness::{Follower, PATIENCE_SECS, eventually};
+use crate::{
+    harness::{Follower, PATIENCE_SECS, eventually},
+    mongod::{Mongod, SET},
+};
 
 const PATIENCE: Duration = Duration::from_secs(PATIENCE_SECS);
 /// What the design promises for a stop.
@@ -392,82 +391,31 @@ async fn a_mongodb_that_does_not_answer_is_named_in_one_sentence() {
     }
 }
 
-/// A mongod of the test's own making. Dropping it kills it.
-struct Mongod {
-    port: u16,
-    _child: Child,
-    _dir: TempDir,
-}
-
-impl Mongod {
-    async fn start(args: &[&str]) -> Self {
-        let program = mongo_replica_set::find_or_fetch(|sentence| eprintln!("{sentence}")).await.expect("a mongod");
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let mut command = Command::new(program);
-        command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25", "--quiet"]);
-        command.arg("--dbpath").arg(dir.path()).args(["--port", &port.to_string()]).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        let child = command.spawn().expect("mongod starts");
-        let mongod = Self { port, _child: child, _dir: dir };
-        let admin = mongod.direct("").await;
-        eventually("mongod answers", async || admin.run_command(doc! { "hello": 1 }).await.ok()).await;
-        mongod
-    }
-
-    /// Its database `admin`, whatever role it has.
-    async fn direct(&self, credentials: &str) -> mongodb::Database {
-        let uri = format!("mongodb://{credentials}127.0.0.1:{}/?directConnection=true", self.port);
-        Client::with_uri_str(uri).await.unwrap().database("admin")
-    }
-}
-
 #[tokio::test]
 async fn a_standalone_mongod_is_told_what_it_lacks() {
     let mongod = Mongod::start(&[]).await;
     for query in ["", "?directConnection=true"] {
-        let sentence = refusal(&format!("mongodb://127.0.0.1:{}/{query}", mongod.port), &[]).await;
-        for part in ["standalone", "--replSet", "rs.initiate()", &mongod.port.to_string()] {
+        let sentence = refusal(&format!("mongodb://127.0.0.1:{}/{query}", mongod.port()), &[]).await;
+        for part in ["standalone", "--replSet", "rs.initiate()", &mongod.port().to_string()] {
             assert!(sentence.contains(part), "{part} is not in {sentence}");
         }
     }
     // One sentence too, if a less helpful one: the driver looks for a set of that name and finds none.
-    refusal(&format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", mongod.port), &[]).await;
+    refusal(&format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", mongod.port()), &[]).await;
 }
 
 #[tokio::test]
 async fn credentials_are_used_and_never_told() {
-    let keys = tempfile::tempdir().unwrap();
-    let key_file = keys.path().join("key");
-    std::fs::write(&key_file, "c29tZSBzaGFyZWQgc2VjcmV0").unwrap();
-    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mongod = Mongod::start(&["--replSet", "rs9", "--keyFile", key_file.to_str().unwrap()]).await;
-    // Until there is a user, whoever comes from this machine may make one.
-    let admin = mongod.direct("").await;
-    let host = format!("127.0.0.1:{}", mongod.port);
-    let set = doc! { "_id": "rs9", "members": [{ "_id": 0, "host": &host }] };
-    admin.run_command(doc! { "replSetInitiate": set }).await.unwrap();
-    eventually("a primary", async || {
-        let hello: Document = admin.run_command(doc! { "hello": 1 }).await.ok()?;
-        hello.get_bool("isWritablePrimary").is_ok_and(|primary| primary).then_some(())
-    })
-    .await;
-    let root = doc! { "createUser": "root", "pwd": "hunter2/@", "roles": ["root"] };
-    admin.run_command(root).await.unwrap();
-    let admin = mongod.direct("root:hunter2%2F%40@").await;
-    for (user, roles) in [("writer", vec!["readWrite"]), ("reader", vec!["read"]), ("nobody", vec![])] {
-        let roles: Vec<Document> = roles.iter().map(|role| doc! { "role": *role, "db": "corriente" }).collect();
-        admin.run_command(doc! { "createUser": user, "pwd": "hunter2/@", "roles": roles }).await.unwrap();
-    }
+    let mongod = Mongod::with_users().await;
+    let host = mongod.host();
     let secrets = ["hunter2", "wrong-password"];
-    let uri =
-        |user: &str, password: &str| format!("mongodb://{user}:{password}@{host}/?replicaSet=rs9&authSource=admin");
+    let uri = |user: &str, password: &str| mongod.uri(user, password);
 
     for (user, password) in [("root", "wrong-password"), ("nosuchuser", "hunter2%2F%40")] {
         let sentence = refusal(&uri(user, password), &secrets).await;
         assert!(sentence.contains("refuses the credentials") && sentence.contains(&host), "{sentence}");
     }
-    let sentence = refusal(&format!("mongodb://{host}/?replicaSet=rs9"), &secrets).await;
+    let sentence = refusal(&format!("mongodb://{host}/?replicaSet={SET}"), &secrets).await;
     assert!(sentence.contains("credentials") || sentence.contains("role"), "{sentence}");
     for user in ["nobody", "reader"] {
         let sentence = refusal(&uri(user, "hunter2%2F%40"), &secrets).await;
@@ -479,7 +427,7 @@ async fn credentials_are_used_and_never_told() {
         command.env("MONGODB_URI", uri(user, "hunter2%2F%40")).env("RUST_LOG", "debug");
         let mut program = Program::start(command);
         let (printed, url) = program.ready().await;
-        assert_eq!(printed, format!("mongodb://{host}/corriente?replicaSet=rs9&authSource=admin"));
+        assert_eq!(printed, format!("mongodb://{host}/corriente?replicaSet={SET}&authSource=admin"));
         let mut follower = Follower::join(&url, "room=general").await;
         follower.expect("ready").await;
         say(&url, user).await;
@@ -488,6 +436,7 @@ async fn credentials_are_used_and_never_told() {
         program.signal("TERM").await;
         let ended = program.ended(STOP_WITHIN).await;
         assert!(ended.status.success(), "{user}: {}", ended.stderr);
+        assert!(ended.stderr.contains(" settings: MONGODB_URI=mongodb://"), "{}", ended.stderr);
         for secret in secrets {
             assert!(!ended.stderr.contains(secret), "{secret} is in the log of {user}, at the level debug");
         }
@@ -559,8 +508,24 @@ async fn it_says_its_version_and_refuses_what_it_does_not_know() {
         assert!(ended.stderr.contains(value) && !ended.stderr.contains("panicked"), "{}", ended.stderr);
     }
     let mut unknown = command();
-    unknown.arg("--no-such-flag");
-    assert_eq!(Program::start(unknown).ended(PATIENCE).await.status.code(), Some(2));
+    unknown.arg("--log-entrys-max=5");
+    let ended = Program::start(unknown).ended(PATIENCE).await;
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.stderr.contains("'--log-entries-max'"), "it says what was meant: {}", ended.stderr);
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_refused_before_anything_is_started() {
+    let dir = DataDir::new();
+    let mut contradictory = command();
+    contradictory.env("DATA_DIR", dir.path()).env("READ_ONLY", "true").env("KEEP_DAYS", "7");
+    contradictory.args(["--connections-max", "5", "--connections-per-address-max", "6"]);
+    let ended = Program::start(contradictory).ended(PATIENCE).await;
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(2), ""), "{}", ended.stderr);
+    let errors: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 2, "{}", ended.stderr);
+    assert!(errors[0].contains("CONNECTIONS_PER_ADDRESS_MAX (6)") && errors[1].contains("KEEP_DAYS"), "{errors:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no MongoDB was begun");
 }
 
 #[tokio::test]

@@ -441,3 +441,16 @@ async fn the_page_about_migrating_is_code_that_runs() {
     assert_eq!(story["shown"], json!(["before", "from the page", "from the old server, edited"]));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_that_is_for_reading_only_acknowledges_with_the_problem() {
+    let fresh = FreshDatabase::with_collection().await;
+    let server = TestServer::start_on(fresh.name(), &["--read-only"]).await;
+    let mut client = Client::connect(&server, json!({})).await;
+    client.subscribe(json!({ "room": "general" })).await;
+    let (answer, _) = client.ask("message", json!({ "sender": "Ana", "content": "hola" })).await;
+    assert_eq!(answer["problem"]["status"], 403, "{answer}");
+    insert(&server, "general", &numbers(0..1)).await;
+    assert_eq!(client.expect_contents(1).await, ["0"]);
+    server.stop().await;
+}

@@ -28,9 +28,7 @@ use command::{Answer, Command, Kind};
 use engine::Admission;
 use session::Session;
 
-/// How often the library pings a client, and how long that may take to answer: a client that is gone or stuck is let go
-/// within 45 seconds.
-const PING_EVERY: Duration = Duration::from_secs(25);
+/// How long a client may take to answer a ping: one that is gone or stuck is let go within 45 seconds.
 const PING_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a client that is connected may take to say that it speaks Socket.IO.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -72,7 +70,7 @@ pub fn socket_io_builder(clocks: EngineClocks) -> SocketIoBuilder {
 pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Response> + use<> {
     let clocks = EngineClocks {
         // A poll that waits for a ping must not look like a silent connection to our own front door.
-        ping_every: PING_EVERY.min(sessions.silence_max / 2),
+        ping_every: sessions.keep_alive,
         ping_time_max: PING_TIME_MAX,
         connect_time_max: CONNECT_TIME_MAX,
     };

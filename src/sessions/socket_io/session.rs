@@ -23,7 +23,7 @@ use crate::{
     message::{Draft, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
-    sessions::{KEEP_ALIVE, Sessions, frame::ServerFrame},
+    sessions::{Sessions, frame::ServerFrame},
 };
 
 /// How long to wait for a client that has no room: first, and at most. Each time twice as long.
@@ -103,7 +103,7 @@ impl Session {
 
     async fn serve(&mut self) -> End {
         let mut told = self.sessions.status.told();
-        let mut position_at = Instant::now() + KEEP_ALIVE;
+        let mut position_at = Instant::now() + self.sessions.keep_alive;
         let mut pause = ROOM_PAUSE_MIN;
         loop {
             let tells_from = self.following.tells_from;
@@ -128,7 +128,7 @@ impl Session {
                 Some(command) = self.commands.recv(), if self.inserting.len() < INSERTS_MAX => self.obey(command).await,
                 outcome = outcome_of(&mut self.inserting) => self.answer_insert(outcome).await,
                 () = sleep_until(position_at) => {
-                    position_at = Instant::now() + KEEP_ALIVE;
+                    position_at = Instant::now() + self.sessions.keep_alive;
                     self.say_position().await
                 }
                 Ok(()) = told.changed() => self.say_position().await,
