@@ -11,11 +11,14 @@ use tracing::{error, info};
 
 use crate::{
     api::Api,
+    base_path::BasePath,
     config::Config,
     cursor::{ClusterTime, Cursor},
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
-    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, Sweeper, Target, connect},
+    mongo::{
+        Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, Sweeper, Target, connect,
+    },
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
@@ -41,6 +44,7 @@ const PREWARM_MILLIS_MAX: u64 = 1_000;
 /// A running server.
 pub struct App {
     address: SocketAddr,
+    base: BasePath,
     database: String,
     stop: CancellationToken,
     sessions: TaskTracker,
@@ -100,12 +104,14 @@ impl App {
         let sweeper = Sweeper::new(&deployment).map(|sweeper| sweeper.run(stop.clone()));
         let sweeper = sweeper.map(|run| Vital::spawn("sweeper", "old messages without a date would stay", true, run));
         let api = Api {
+            base: config.base_path.clone(),
             history: history.clone(),
             inserter: inserter.for_source("rest"),
             presence: presence.clone(),
             status: status.clone(),
         };
         let pages = Pages {
+            base: config.base_path.clone(),
             history,
             inserter: inserter.for_source("form"),
             status: status.clone(),
@@ -145,7 +151,8 @@ impl App {
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
         let vital = [server, keeper].into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();
-        Ok(Self { address, database, stop, sessions: tasks, stop_max, vital })
+        let base = config.base_path.clone();
+        Ok(Self { address, base, database, stop, sessions: tasks, stop_max, vital })
     }
 
     /// Finds out whether the address of `config` can be listened on, before a server is started for it.
@@ -158,7 +165,7 @@ impl App {
 
     /// Where the server answers.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}{}", self.address, self.base)
     }
 
     /// The database that the messages are in.

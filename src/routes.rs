@@ -36,6 +36,8 @@ pub struct RequestLimits {
 }
 
 /// Everything that the server offers.
+///
+/// With a base path everything is below it, and what operators ask a server by itself is at the root too.
 pub fn routes(
     api: Api,
     pages: Pages,
@@ -45,6 +47,8 @@ pub fn routes(
 ) -> impl Endpoint<Output = Response> + 'static {
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let sessions = Arc::new(sessions);
+    let base = pages.base.clone();
+    let (below, elsewhere) = (pages.clone(), pages.clone());
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
@@ -52,9 +56,9 @@ pub fn routes(
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
     let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
-    Route::new()
+    let all = Route::new()
         // People
-        .at("/", get(pages::index))
+        .at("/", get(pages::index).data(pages.clone()))
         .at("/rooms/:room", room.around(pages::compress_page))
         .at("/rooms.json", get(pages::list_rooms).data(pages))
         .at("/inbox/:user", inbox.around(pages::compress_page))
@@ -73,12 +77,23 @@ pub fn routes(
         .at("/asyncapi.yaml", get(make_sync(move |_| asyncapi.clone().with_content_type("application/yaml"))))
         // Operators
         .at("/livez", get(api::livez))
+        .at("/readyz", get(api::readyz).data(api.status.clone()))
+        .at("/metrics", get(api::metrics).data(metrics.clone()))
+        .with(CatchPanic::new())
+        .around(move |endpoint, request| answer_unknown(endpoint, request, below.clone()))
+        .catch_all_error(answer_error)
+        .with(limits.origins);
+    if base.as_str().is_empty() {
+        return all.boxed();
+    }
+    Route::new()
+        .nest(base.as_str(), all)
+        .at("/livez", get(api::livez))
         .at("/readyz", get(api::readyz).data(api.status))
         .at("/metrics", get(api::metrics).data(metrics))
-        .with(CatchPanic::new())
-        .around(answer_unknown)
+        .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
         .catch_all_error(answer_error)
-        .with(limits.origins)
+        .boxed()
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.
@@ -91,13 +106,14 @@ async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Re
 
 /// An unknown URL is a page for browsers, which ask for HTML, and the usual problem for everybody else. (A route
 /// `/*rest` would also take `/`.)
-async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request, pages: Pages) -> poem::Result<Response> {
     let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
     if !accepted.is_some_and(|types| types.contains("text/html")) {
         return endpoint.call(request).await.map(IntoResponse::into_response);
     }
     let mut asked = Request::builder().uri(request.uri().clone()).finish();
     *asked.headers_mut() = request.headers().clone();
+    asked.set_data(pages);
     match endpoint.call(request).await {
         Err(error) if error.is::<NotFoundError>() => pages::not_found.call(asked).await,
         answer => answer.map(IntoResponse::into_response),

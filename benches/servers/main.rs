@@ -150,7 +150,8 @@ async fn measure(flags: &Flags, uri: &str, count: usize) -> anyhow::Result<()> {
     let cpu = |servers: &[Server]| servers.iter().map(Server::cpu_secs).sum::<anyhow::Result<f64>>();
 
     // A steady stream with readers.
-    let (servers_before, database_before, told_before) = (cpu(&servers)?, database_cpu_secs(), told.load(Ordering::Relaxed));
+    let (servers_before, database_before, told_before) =
+        (cpu(&servers)?, database_cpu_secs(), told.load(Ordering::Relaxed));
     let began = Instant::now();
     let mut ticks = interval(Duration::from_secs(1) / flags.rate);
     let mut sent = 0;
@@ -219,7 +220,9 @@ async fn burst(flags: &Flags, uri: &str, count: usize) -> anyhow::Result<()> {
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     let set = ReplicaSet::start(Options::default(), |sentence| eprintln!("{sentence}")).await?;
-    println!("| servers | readers | messages | deliveries | server CPU per delivery, us | per message and server, us | cores of all servers | cores of MongoDB |");
+    println!(
+        "| servers | readers | messages | deliveries | server CPU per delivery, us | per message and server, us | cores of all servers | cores of MongoDB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for count in 1..=3 {
         measure(&flags, set.uri(), count).await?;

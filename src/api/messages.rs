@@ -62,7 +62,7 @@ impl MessagesApi {
             message.id = Some(id_of_key(&message.sender, &key));
         }
         let inserted = self.0.inserter.insert(message).await.map_err(Problem::from)?;
-        let location = format!("/api/messages/{}", inserted.message.id);
+        let location = self.0.base.join(&format!("/api/messages/{}", inserted.message.id));
         let body = Json((&inserted.message).into());
         Ok(match inserted.is_new {
             true => SentAnswer::Created(body, location),
@@ -124,7 +124,7 @@ impl MessagesApi {
             before: Nullable(page.before.map(|place| place.to_string())),
             after: Nullable(page.after.map(|place| place.to_string())),
         };
-        let link = part.link(&scope, limit, body.before.0.as_deref(), body.after.0.as_deref());
+        let link = part.link(&self.0.base, &scope, limit, body.before.0.as_deref(), body.after.0.as_deref());
         Ok(MessagesAnswer::Page(Json(body), link))
     }
 

@@ -21,6 +21,7 @@ pub use presence::PresenceApi;
 pub use rooms::RoomsApi;
 
 use crate::{
+    base_path::BasePath,
     message::FieldError,
     mongo::{History, Inserter},
     presence::Presence,
@@ -30,6 +31,8 @@ use crate::{
 /// What the handlers work with.
 #[derive(Clone)]
 pub struct Api {
+    /// What stands before every path.
+    pub base: BasePath,
     /// Reads.
     pub history: History,
     /// Writes.
@@ -57,15 +60,15 @@ pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi,
         env!("CARGO_PKG_VERSION"),
     )
     .description(
-        "A realtime chat over MongoDB change streams. Requests only insert; the change stream pushes.\n\n\
+        format!("A realtime chat over MongoDB change streams. Requests only insert; the change stream pushes.\n\n\
          Live events come over the WebSocket `/ws`, over Socket.IO, as server-sent events, or on request: join with the \
-         `cursor` of a page of messages and nothing is missed. [/docs/realtime](/docs/realtime) lets you try that side, \
-         and [/asyncapi.yaml](/asyncapi.yaml) describes it.\n\n\
-         Errors are problem details (RFC 9457) with a stable `type`, which leads to a page that says what to do.",
+         `cursor` of a page of messages and nothing is missed. [/docs/realtime]({base}/docs/realtime) lets you try that \
+         side, and [/asyncapi.yaml]({base}/asyncapi.yaml) describes it.\n\n\
+         Errors are problem details (RFC 9457) with a stable `type`, which leads to a page that says what to do."),
     )
     .contact(ContactObject::new().name("The Corriente maintainers"))
     .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
-    .server(ServerObject::new("/").description("This server"))
+    .server(ServerObject::new(if base.is_empty() { "/" } else { base }).description("This server"))
 }
 
 /// Refuses a parameter that an operation does not have, and one that is given twice: `room[$ne]=x`, or a name that is

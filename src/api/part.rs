@@ -2,6 +2,7 @@
 
 use super::field;
 use crate::{
+    base_path::BasePath,
     cursor::ClusterTime,
     message::{FieldError, RoomName, SearchWords, UserName},
     mongo::{History, HistoryPlace, Page, ReadError, Scope},
@@ -73,7 +74,14 @@ impl Part {
     }
 
     /// The header `Link`: the next older page is the next one, as it is for whoever reads from the newest on.
-    pub(super) fn link(&self, scope: &Scope, limit: u32, before: Option<&str>, after: Option<&str>) -> Option<String> {
+    pub(super) fn link(
+        &self,
+        base: &BasePath,
+        scope: &Scope,
+        limit: u32,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> Option<String> {
         let link = |name: &str, place: &str, relation: &str| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             match scope {
@@ -92,7 +100,7 @@ impl Part {
                 query.append_pair("q", q);
             }
             let query = query.append_pair("limit", &limit.to_string()).append_pair(name, place).finish();
-            format!("</api/messages?{query}>; rel=\"{relation}\"")
+            format!("<{base}/api/messages?{query}>; rel=\"{relation}\"")
         };
         let older = before.map(|place| link("before", place, "next"));
         let newer = after.map(|place| link("after", place, "prev"));
@@ -121,15 +129,16 @@ mod tests {
     #[test]
     fn links_lead_to_the_next_pages_of_the_same_question() {
         let scope = Scope::Room(RoomName::parse("a&b ñ").unwrap());
+        let root = BasePath::default();
         let next = "</api/messages?room=a%26b+%C3%B1&limit=50&before=00>; rel=\"next\"";
         let prev = "</api/messages?room=a%26b+%C3%B1&limit=50&after=11>; rel=\"prev\"";
         let newest = Part::Before(None);
-        assert_eq!(newest.link(&scope, 50, Some("00"), None).as_deref(), Some(next));
-        assert_eq!(newest.link(&scope, 50, Some("00"), Some("11")), Some(format!("{next}, {prev}")));
-        assert_eq!(newest.link(&scope, 50, None, None), None);
+        assert_eq!(newest.link(&root, &scope, 50, Some("00"), None).as_deref(), Some(next));
+        assert_eq!(newest.link(&root, &scope, 50, Some("00"), Some("11")), Some(format!("{next}, {prev}")));
+        assert_eq!(newest.link(&root, &scope, 50, None, None), None);
         let search = Part::parse(Some("a+b".into()), None, None, None).unwrap();
         assert_eq!(
-            search.link(&Scope::All, 1, Some("00"), None).as_deref(),
+            search.link(&root, &Scope::All, 1, Some("00"), None).as_deref(),
             Some("</api/messages?q=a%2Bb&limit=1&before=00>; rel=\"next\"")
         );
     }

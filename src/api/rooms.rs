@@ -44,7 +44,7 @@ impl RoomsApi {
         let link = after.as_deref().map(|after| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             let query = query.append_pair("limit", &limit.to_string()).append_pair("after", after).finish();
-            format!("</api/rooms?{query}>; rel=\"next\"")
+            format!("<{}/api/rooms?{query}>; rel=\"next\"", self.0.base)
         });
         let body = RoomsBody {
             rooms: page.rooms.iter().map(Into::into).collect(),

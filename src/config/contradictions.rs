@@ -41,11 +41,9 @@ impl Config {
                 "KEEP_ALIVE_SECS ({keep_alive}) is more than half of SILENCE_SECS ({silence}): connections would be closed before their clients were asked for a sign of life; lower the one or raise the other"
             ),
         );
-        for (name, is_set) in [
-            ("VALIDATOR", self.validator),
-            ("PRE_IMAGES", self.pre_images),
-            ("KEEP_DAYS", self.keep_days.is_some()),
-        ] {
+        for (name, is_set) in
+            [("VALIDATOR", self.validator), ("PRE_IMAGES", self.pre_images), ("KEEP_DAYS", self.keep_days.is_some())]
+        {
             expect(
                 !(self.read_only && is_set),
                 format!(
@@ -53,10 +51,17 @@ impl Config {
                 ),
             );
         }
+        let base = self.base_path.as_str();
+        expect(
+            !["/livez", "/readyz", "/metrics"].contains(&base),
+            format!("BASE_PATH ({base}) is a path at which operators ask each server: choose another one"),
+        );
         let collection = &self.collection;
         expect(
             !collection.is_empty() && !collection.starts_with("system.") && !collection.contains(['$', '\0']),
-            format!("COLLECTION ({collection:?}) must not be empty, begin with `system.` or hold a `$`: MongoDB has none of that name"),
+            format!(
+                "COLLECTION ({collection:?}) must not be empty, begin with `system.` or hold a `$`: MongoDB has none of that name"
+            ),
         );
         let database = self.database.as_deref().unwrap_or_default();
         expect(
@@ -104,10 +109,7 @@ mod tests {
                 &["--replay-bytes-max", "2000", "--replays-kept-bytes-max", "1000"],
                 ["REPLAY_BYTES_MAX (2000)", "REPLAYS_KEPT_BYTES_MAX (1000)"],
             ),
-            (
-                &["--keep-alive-secs", "20", "--silence-secs", "30"],
-                ["KEEP_ALIVE_SECS (20)", "SILENCE_SECS (30)"],
-            ),
+            (&["--keep-alive-secs", "20", "--silence-secs", "30"], ["KEEP_ALIVE_SECS (20)", "SILENCE_SECS (30)"]),
             (&["--read-only", "--validator"], ["VALIDATOR", "READ_ONLY"]),
             (&["--read-only", "--pre-images"], ["PRE_IMAGES", "READ_ONLY"]),
             (&["--read-only", "--keep-days", "7"], ["KEEP_DAYS", "READ_ONLY"]),
@@ -124,7 +126,10 @@ mod tests {
     fn a_default_gives_way_to_a_smaller_bound_around_it() {
         let config = |flags: &[&str]| Config::parse_from(["corriente"].iter().chain(flags));
         assert_eq!(faults(&[]), [""; 0]);
-        assert_eq!(faults(&["--connections-max", "10", "--replays-kept-bytes-max", "10", "--silence-secs", "4"]), [""; 0]);
+        assert_eq!(
+            faults(&["--connections-max", "10", "--replays-kept-bytes-max", "10", "--silence-secs", "4"]),
+            [""; 0]
+        );
         assert_eq!(config(&["--connections-max", "10"]).door_limits().connections_per_address_max, 10);
         assert_eq!(config(&["--replays-kept-bytes-max", "10"]).replay_limits().bytes_max, 10);
         assert_eq!(config(&["--silence-secs", "4"]).keep_alive(), Duration::from_secs(2));

@@ -90,7 +90,9 @@ mod tests {
         for uri in ["mongodb://user:hunter2", "mongodb://user:hunter2/more", "mongodb://u:p@", "nonsense"] {
             assert!(!names_hosts(uri), "{uri}");
         }
-        for uri in ["mongodb://h1,h2:27017/?replicaSet=rs0", "mongodb+srv://u:p@c.example.net", "mongodb://[::1]:27017/"] {
+        for uri in
+            ["mongodb://h1,h2:27017/?replicaSet=rs0", "mongodb+srv://u:p@c.example.net", "mongodb://[::1]:27017/"]
+        {
             assert!(names_hosts(uri), "{uri}");
         }
     }

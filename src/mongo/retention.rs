@@ -117,7 +117,10 @@ impl Sweeper {
                     Ok(0) => {}
                     Ok(count) => info!("{count} messages without a date, older than is kept, were deleted"),
                     Err(error) => {
-                        warn!("messages without a date could not be deleted, next try in an hour: {}", sentence_of(&error));
+                        warn!(
+                            "messages without a date could not be deleted, next try in an hour: {}",
+                            sentence_of(&error)
+                        );
                     }
                 }
             }

@@ -97,7 +97,8 @@ impl Deployment {
     /// Says which indexes are missing where none may be built: everything works without them, and slowly.
     async fn look_at_indexes(&self) -> Result<(), SchemaError> {
         let found = self.indexes_found().await.map_err(|error| self.refused("looking at its indexes", &error))?;
-        let is_there = |key: &Document| found.iter().any(|index| index.get_document("key").is_ok_and(|found| found == key));
+        let is_there =
+            |key: &Document| found.iter().any(|index| index.get_document("key").is_ok_and(|found| found == key));
         let missing = indexes().into_iter().filter(|index| !is_there(&index.keys)).count();
         if missing > 0 {
             warn!(

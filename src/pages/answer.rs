@@ -7,6 +7,7 @@ use poem::{
 };
 
 use super::texts::Language;
+use crate::base_path::BasePath;
 
 /// No inline script and no inline style: what a message may smuggle in does nothing.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; \
@@ -34,11 +35,11 @@ pub(super) fn page(status: StatusCode, language: Language, template: &impl Templ
         .body(html)
 }
 
-/// 303: the browser gets the page at `path`, whatever it did here.
-pub(super) fn see_other(path: &str) -> Response {
+/// 303: the browser gets the page at `path` of this server, whatever it did here.
+pub(super) fn see_other(base: &BasePath, path: &str) -> Response {
     Response::builder()
         .status(StatusCode::SEE_OTHER)
-        .header(header::LOCATION, path)
+        .header(header::LOCATION, base.join(path))
         .header(header::CACHE_CONTROL, "private, no-cache")
         .finish()
 }

@@ -21,6 +21,7 @@ use super::{
     visitor::{Visitor, remember},
 };
 use crate::{
+    base_path::BasePath,
     message::{NewMessage, RoomName, UserName},
     mongo::{HistoryPlace, InsertError, ReadError},
 };
@@ -46,10 +47,10 @@ pub(crate) fn index(query: Result<Query<OpenQuery>>, visitor: Visitor) -> Respon
     };
     match place {
         Ok(place) => match query.to.as_deref().map(str::trim).filter(|to| place.is_inbox() && !to.is_empty()) {
-            Some(to) => answer::see_other(&format!("{}?to={}", place.path(), encoded(to))),
-            None => answer::see_other(&place.path()),
+            Some(to) => answer::see_other(&visitor.base, &format!("{}?to={}", place.path(), encoded(to))),
+            None => answer::see_other(&visitor.base, &place.path()),
         },
-        Err(not_found) => not_found(visitor.language),
+        Err(not_found) => not_found(&visitor),
     }
 }
 
@@ -64,7 +65,7 @@ pub(crate) async fn show_room(
     let name = text_of(name);
     match room_named(&name) {
         Ok(place) => pages.show(place, &name, query, visitor).await,
-        Err(not_found) => not_found(visitor.language),
+        Err(not_found) => not_found(&visitor),
     }
 }
 
@@ -79,7 +80,7 @@ pub(crate) async fn show_inbox(
     let name = text_of(name);
     match inbox(&name) {
         Ok(place) => pages.show(place, &name, query, visitor).await,
-        Err(not_found) => not_found(visitor.language),
+        Err(not_found) => not_found(&visitor),
     }
 }
 
@@ -93,7 +94,7 @@ pub(crate) async fn post_room(
 ) -> Response {
     match room_named(&text_of(name)) {
         Ok(place) => pages.post(place, body, visitor).await,
-        Err(not_found) => not_found(visitor.language),
+        Err(not_found) => not_found(&visitor),
     }
 }
 
@@ -107,7 +108,7 @@ pub(crate) async fn post_inbox(
 ) -> Response {
     match inbox(&text_of(name)) {
         Ok(place) => pages.post(place, body, visitor).await,
-        Err(not_found) => not_found(visitor.language),
+        Err(not_found) => not_found(&visitor),
     }
 }
 
@@ -117,7 +118,7 @@ fn text_of(name: Result<Path<String>>) -> String {
 }
 
 /// The page that says that there is no such place.
-type NotFound = fn(super::texts::Language) -> Response;
+type NotFound = fn(&Visitor) -> Response;
 
 fn room_named(name: &str) -> Result<Place, NotFound> {
     RoomName::normalise(name).map(Place::Room).map_err(|_| errors::no_such_room as NotFound)
@@ -132,17 +133,17 @@ impl Pages {
         let path = place.path();
         // One place has one address.
         let Ok(Query(query)) = query else {
-            return answer::see_other(&path);
+            return answer::see_other(&self.base, &path);
         };
         if place.name() != name {
-            return answer::see_other(&path);
+            return answer::see_other(&self.base, &path);
         }
         if query.q.is_some() {
             return self.search(&place, &query, &visitor).await;
         }
         // Mistyped, or of another version of the server: the newest messages are the best answer.
         let Some(part) = Part::parse(&query) else {
-            return answer::see_other(&path);
+            return answer::see_other(&self.base, &path);
         };
         match self.conversation(&place, &visitor, &part).await {
             Ok(Some(conversation)) => {
@@ -152,15 +153,15 @@ impl Pages {
                 page.is_refreshing = query.refresh.is_some() && page.after.is_empty();
                 answer::page(StatusCode::OK, visitor.language, &page)
             }
-            Ok(None) => errors::no_such_message(visitor.language, &path),
-            Err(error) => errors::unavailable(visitor.language, &error, &path),
+            Ok(None) => errors::no_such_message(&visitor, &path),
+            Err(error) => errors::unavailable(&visitor, &error, &path),
         }
     }
 
     async fn post(&self, place: Place, body: Body, visitor: Visitor) -> Response {
         let sent = match SentForm::read(body).await {
             Ok(sent) => sent,
-            Err(status) => return errors::bad_form(visitor.language, status),
+            Err(status) => return errors::bad_form(&visitor, status),
         };
         if self.inserter.is_read_only() {
             return self.give_back(StatusCode::FORBIDDEN, &place, &visitor, FormView::default()).await;
@@ -184,7 +185,7 @@ impl Pages {
             inserted = self.inserter.insert(NewMessage { id: None, ..new }).await;
         }
         match inserted {
-            Ok(_) => sent_from(&place, &sender, &sent),
+            Ok(_) => sent_from(&self.base, &place, &sender, &sent),
             Err(error @ (InsertError::Unknown { .. } | InsertError::Overloaded)) => {
                 let errors = FormErrors::of_form(texts.error_unavailable.clone());
                 let mut form = FormView::returned(sent, errors);
@@ -230,7 +231,7 @@ impl Pages {
     }
 
     fn page<'a>(
-        &self,
+        &'a self,
         place: &'a Place,
         visitor: &Visitor,
         form: FormView,
@@ -244,6 +245,7 @@ impl Pages {
             Place::Inbox(user) => fill(&texts.page.messages_in_inbox, "user", user.as_str()),
         };
         ChatPage {
+            base: &self.base,
             texts,
             script_texts: texts.script_json(),
             title: place.title(texts),
@@ -267,12 +269,12 @@ impl Pages {
 }
 
 /// After a message was stored: back to the page, which knows the name and, in an inbox, the other person again.
-fn sent_from(place: &Place, sender: &UserName, sent: &SentForm) -> Response {
+fn sent_from(base: &BasePath, place: &Place, sender: &UserName, sent: &SentForm) -> Response {
     match place {
-        Place::Inbox(_) => answer::see_other(&format!("{}?to={}", place.path(), encoded(sent.recipient()))),
+        Place::Inbox(_) => answer::see_other(base, &format!("{}?to={}", place.path(), encoded(sent.recipient()))),
         Place::Room(_) => {
-            let mut response = answer::see_other(&place.path());
-            if let Ok(cookie) = HeaderValue::try_from(remember(sender)) {
+            let mut response = answer::see_other(base, &place.path());
+            if let Ok(cookie) = HeaderValue::try_from(remember(sender, base)) {
                 response.headers_mut().insert(header::SET_COOKIE, cookie);
             }
             response
@@ -307,6 +309,7 @@ impl Conversation {
 #[derive(Template)]
 #[template(path = "chat.html")]
 struct ChatPage<'a> {
+    base: &'a BasePath,
     texts: &'static Texts,
     script_texts: String,
     place: &'a Place,

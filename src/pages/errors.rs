@@ -8,10 +8,10 @@ use poem::{
 
 use super::{
     answer,
-    texts::{Language, PageTexts, Texts},
+    texts::{PageTexts, Texts},
     visitor::Visitor,
 };
-use crate::mongo::ReadError;
+use crate::{base_path::BasePath, mongo::ReadError};
 
 /// When to come back, in seconds, while MongoDB can not be reached: about as long as an election takes.
 const RETRY_AFTER_SECS: &str = "5";
@@ -19,6 +19,7 @@ const RETRY_AFTER_SECS: &str = "5";
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage<'a> {
+    base: &'a BasePath,
     texts: &'static Texts,
     title: &'a str,
     text: &'a str,
@@ -38,34 +39,34 @@ enum Way<'a> {
 /// 404 for a path that leads nowhere.
 #[handler]
 pub(crate) fn not_found(visitor: Visitor) -> Response {
-    show(StatusCode::NOT_FOUND, visitor.language, Way::Home, |texts| (&texts.not_found_title, &texts.not_found_text))
+    show(StatusCode::NOT_FOUND, &visitor, Way::Home, |texts| (&texts.not_found_title, &texts.not_found_text))
 }
 
 /// 404 for a name that no room can have.
-pub(super) fn no_such_room(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, Way::Home, |texts| (&texts.no_room_title, &texts.no_room_text))
+pub(super) fn no_such_room(visitor: &Visitor) -> Response {
+    show(StatusCode::NOT_FOUND, visitor, Way::Home, |texts| (&texts.no_room_title, &texts.no_room_text))
 }
 
 /// 404 for a name that nobody can have.
-pub(super) fn no_such_inbox(language: Language) -> Response {
-    show(StatusCode::NOT_FOUND, language, Way::Home, |texts| (&texts.no_inbox_title, &texts.no_inbox_text))
+pub(super) fn no_such_inbox(visitor: &Visitor) -> Response {
+    show(StatusCode::NOT_FOUND, visitor, Way::Home, |texts| (&texts.no_inbox_title, &texts.no_inbox_text))
 }
 
 /// 404 for a link to a message that is not, or not any more, in `path`.
-pub(super) fn no_such_message(language: Language, path: &str) -> Response {
+pub(super) fn no_such_message(visitor: &Visitor, path: &str) -> Response {
     let words = |texts: &'static PageTexts| (&texts.no_message_title, &texts.no_message_text);
-    show(StatusCode::NOT_FOUND, language, Way::Newest(path), words)
+    show(StatusCode::NOT_FOUND, visitor, Way::Newest(path), words)
 }
 
 /// The body was no form, or too big: `status` says which.
-pub(super) fn bad_form(language: Language, status: StatusCode) -> Response {
-    show(status, language, Way::Home, |texts| (&texts.bad_form_title, &texts.bad_form_text))
+pub(super) fn bad_form(visitor: &Visitor, status: StatusCode) -> Response {
+    show(status, visitor, Way::Home, |texts| (&texts.bad_form_title, &texts.bad_form_text))
 }
 
 /// 503: MongoDB can not be read.
-pub(super) fn unavailable(language: Language, error: &ReadError, path: &str) -> Response {
+pub(super) fn unavailable(visitor: &Visitor, error: &ReadError, path: &str) -> Response {
     tracing::warn!(reason = %error.reason, "a page could not be shown");
-    let response = show(StatusCode::SERVICE_UNAVAILABLE, language, Way::Again(path), |texts| {
+    let response = show(StatusCode::SERVICE_UNAVAILABLE, visitor, Way::Again(path), |texts| {
         (&texts.unavailable_title, &texts.unavailable_text)
     });
     retry_later(response)
@@ -80,11 +81,11 @@ pub(super) fn retry_later(mut response: Response) -> Response {
 
 fn show(
     status: StatusCode,
-    language: Language,
+    visitor: &Visitor,
     way: Way<'_>,
     words: impl Fn(&'static PageTexts) -> (&'static String, &'static String),
 ) -> Response {
-    let texts = language.texts();
+    let texts = visitor.language.texts();
     let (title, text) = words(&texts.page);
-    answer::page(status, language, &ErrorPage { texts, title, text, way })
+    answer::page(status, visitor.language, &ErrorPage { base: &visitor.base, texts, title, text, way })
 }

@@ -36,6 +36,7 @@ pub use rooms::RoomList;
 pub(crate) use rooms::list_rooms;
 
 use crate::{
+    base_path::BasePath,
     mongo::{History, Inserter},
     watcher::WatcherStatus,
 };
@@ -43,6 +44,8 @@ use crate::{
 /// What the pages work with: given to each by poem as [`poem::web::Data`].
 #[derive(Clone)]
 pub struct Pages {
+    /// What stands before every path.
+    pub base: BasePath,
     /// Where messages are read.
     pub history: History,
     /// Where the forms write.

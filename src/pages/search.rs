@@ -14,11 +14,12 @@ use super::{
     texts::{Texts, fill},
     visitor::Visitor,
 };
-use crate::message::SearchWords;
+use crate::{base_path::BasePath, message::SearchWords};
 
 #[derive(Template)]
 #[template(path = "search.html")]
 struct SearchPage<'a> {
+    base: &'a BasePath,
     texts: &'static Texts,
     place: &'a Place,
     title: String,
@@ -40,9 +41,10 @@ impl Pages {
         let texts = visitor.language.texts();
         let q = query.q.as_deref().unwrap_or_default().trim().to_owned();
         let Ok(before) = query.before.as_deref().map(str::parse).transpose() else {
-            return answer::see_other(&format!("{}?q={}", place.path(), encoded(&q)));
+            return answer::see_other(&visitor.base, &format!("{}?q={}", place.path(), encoded(&q)));
         };
         let mut page = SearchPage {
+            base: &self.base,
             texts,
             place,
             title: fill(&texts.page.search_in, "place", &place.title(texts)),
@@ -68,7 +70,7 @@ impl Pages {
                 page.before = found.before.map(|place| place.to_string()).unwrap_or_default();
                 answer::page(StatusCode::OK, visitor.language, &page)
             }
-            Err(error) => errors::unavailable(visitor.language, &error, &place.path()),
+            Err(error) => errors::unavailable(visitor, &error, &place.path()),
         }
     }
 }

@@ -7,10 +7,11 @@ use poem::{
 };
 
 use super::{
+    Pages,
     place::{Place, encoded},
     texts::Language,
 };
-use crate::message::UserName;
+use crate::{base_path::BasePath, message::UserName};
 
 /// The cookie in which the browser keeps the name for the next page: for its form, and to mark what its reader wrote.
 /// It proves nothing, and the script of the page writes it too: it is not hidden from scripts.
@@ -20,20 +21,24 @@ const COOKIE_SECS: u32 = 365 * 24 * 60 * 60;
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Visitor {
+    /// What stands before every path that they are shown.
+    pub(super) base: BasePath,
     pub(super) language: Language,
     pub(super) name: Option<UserName>,
 }
 
 impl<'a> FromRequest<'a> for Visitor {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
-        Ok(Self::of(request.headers()))
+        let base = request.data::<Pages>().map(|pages| pages.base.clone()).unwrap_or_default();
+        Ok(Self::of(request.headers(), base))
     }
 }
 
 impl Visitor {
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, base: BasePath) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Self {
+            base,
             language: Language::preferred(text(header::ACCEPT_LANGUAGE)),
             name: remembered_name(text(header::COOKIE)),
         }
@@ -54,9 +59,10 @@ fn remembered_name(cookies: &str) -> Option<UserName> {
 }
 
 /// The value of `Set-Cookie` that lets the next form know `name`.
-pub(super) fn remember(name: &UserName) -> String {
+pub(super) fn remember(name: &UserName, base: &BasePath) -> String {
     let name = encoded(name.as_str());
-    format!("{COOKIE}={name}; Path=/; Max-Age={COOKIE_SECS}; SameSite=Lax")
+    let path = if base.as_str().is_empty() { "/" } else { base.as_str() };
+    format!("{COOKIE}={name}; Path={path}; Max-Age={COOKIE_SECS}; SameSite=Lax")
 }
 
 #[cfg(test)]
@@ -66,7 +72,7 @@ mod tests {
     #[test]
     fn a_remembered_name_comes_back() {
         let name = UserName::parse("José; =\"x\"").unwrap();
-        let set = remember(&name);
+        let set = remember(&name, &BasePath::default());
         let cookie = set.split(';').next().unwrap();
         assert_eq!(remembered_name(&format!("a=b; {cookie}; c=d")), Some(name));
         assert_eq!(remembered_name("corriente-name=%FF"), None);

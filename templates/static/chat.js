@@ -6,7 +6,7 @@ import { offerSearch } from "./finder.js";
 import { loadMessages } from "./history.js";
 import { notify, offerNotifications } from "./notify.js";
 import { Outbox } from "./outbox.js";
-import { fill, storage, texts } from "./page.js";
+import { base, fill, storage, texts } from "./page.js";
 import { Pager } from "./pager.js";
 import { Places } from "./places.js";
 import { showPresence } from "./presence.js";
@@ -278,7 +278,7 @@ function isShownHere({ sender, recipient, room: other }) {
 
 function sentTo({ sender, recipient }) {
   const link = document.createElement("a");
-  link.href = `/inbox/${encodeURIComponent(sender)}?to=${encodeURIComponent(recipient)}`;
+  link.href = `${base}/inbox/${encodeURIComponent(sender)}?to=${encodeURIComponent(recipient)}`;
   link.textContent = texts.open_inbox;
   return [fill(texts.sent_to, { recipient }), { link }];
 }

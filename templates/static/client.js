@@ -29,6 +29,8 @@ const SILENCE_MAX_MS = 65_000;
 /** A connection that does not open, or does not answer a message, within this time is given up for a new one. */
 const ANSWER_MAX_MS = 15_000;
 const WATCH_EVERY_MS = 2_500;
+/** Beside `client.js`; the page's own copy of it is a level deeper, in `static/`. */
+const SOCKET_URL = new URL("ws", import.meta.url).href.replace(/static\/ws$/, "ws");
 /** What was answered "later" is repeated after at most this, doubled with each such answer. */
 const REPEAT_FIRST_MS = 1_000;
 
@@ -52,7 +54,7 @@ const REPEAT_FIRST_MS = 1_000;
  *   id) was refused; `isRepeated`: only for now, it is sent again by itself until it is stored or `forget` is called
  * @property {(topic: Topic, cursor: string) => void} [onSubscribed] its changes come from this cursor on: load its
  *   history with `since=` that cursor
- * @property {string} [url] where the WebSocket is; `/ws` of this script's origin by default
+ * @property {string} [url] where the WebSocket is; by default `/ws` of the server that this script comes from
  */
 
 /** @param {Options} options */
@@ -343,7 +345,7 @@ class Connection {
   }
 
   #url() {
-    const url = new URL(this.#options.url ?? "/ws", import.meta.url);
+    const url = new URL(this.#options.url ?? SOCKET_URL, import.meta.url);
     url.protocol = url.protocol.replace("http", "ws");
     for (const topic of this.#topics) {
       for (const [kind, name] of Object.entries(topic)) url.searchParams.append(kind, name);

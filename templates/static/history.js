@@ -1,5 +1,7 @@
 /** What is stored, in pages. */
 
+import { base } from "./page.js";
+
 const PAGE_MESSAGES = 50;
 
 /**
@@ -10,11 +12,11 @@ export function loadMessages(parameters) {
   return load("/api/messages", { limit: PAGE_MESSAGES, ...parameters });
 }
 
-/** JSON from a path with these parameters. */
+/** JSON from a path of this server, with these parameters. */
 export async function load(path, parameters = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value) query.set(name, value);
-  const response = await fetch(`${path}?${query}`, { headers: { accept: "application/json" } });
+  const response = await fetch(`${base}${path}?${query}`, { headers: { accept: "application/json" } });
   if (!response.ok) throw new Error(`The server answered ${response.status}.`);
   return response.json();
 }

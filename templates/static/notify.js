@@ -1,6 +1,6 @@
 /** Desktop notifications, for those who ask for them: for what is meant for the reader, while nobody looks. */
 
-import { fill, isAttended, storage, texts } from "./page.js";
+import { base, fill, isAttended, storage, texts } from "./page.js";
 
 /** Whether this browser can show them. A phone may say yes and then refuse: see `notify`. */
 const isPossible = "Notification" in window && window.isSecureContext;
@@ -30,7 +30,7 @@ export function offerNotifications() {
 export function notify({ id, sender, recipient, room, content }, reader) {
   if (!isOn() || isAttended()) return;
   const title = recipient ? fill(texts.direct_from, { sender }) : fill(texts.mention_in, { sender, room });
-  const path = recipient ? `/inbox/${encodeURIComponent(reader)}` : `/rooms/${encodeURIComponent(room)}`;
+  const path = `${base}${recipient ? `/inbox/${encodeURIComponent(reader)}` : `/rooms/${encodeURIComponent(room)}`}`;
   try {
     const shown = new Notification(title, { body: content.slice(0, 200), tag: id });
     shown.onclick = () => {

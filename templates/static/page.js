@@ -3,6 +3,9 @@
 /** The texts of the page's language; see `templates/texts/`. */
 export const texts = JSON.parse(document.getElementById("texts").textContent);
 
+/** What stands before every path of this server: nothing, or the path under which it is offered. */
+export const base = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
+
 /** The page's language in the flavour that the reader prefers: dates in "es-MX" for a page in "es". */
 export const locale = navigator.languages?.find((tag) => tag.split("-")[0] === texts.language) ?? texts.language;
 
@@ -58,7 +61,7 @@ export function characters(text) {
 export function rememberName(name) {
   storage.set("name", name);
   const value = encodeURIComponent(name ?? "");
-  document.cookie = `corriente-name=${value}; path=/; max-age=${name ? 365 * 24 * 60 * 60 : 0}; samesite=lax`;
+  document.cookie = `corriente-name=${value}; path=${base || "/"}; max-age=${name ? 365 * 24 * 60 * 60 : 0}; samesite=lax`;
 }
 
 /** "1 new message" or "3 new messages": the texts of a language for one and for other numbers. */

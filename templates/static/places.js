@@ -4,7 +4,7 @@
  */
 
 import { load } from "./history.js";
-import { counted, texts } from "./page.js";
+import { base, counted, texts } from "./page.js";
 import { COUNT_MAX, Unread, keyOf } from "./unread.js";
 
 /** How often the list is asked for, while somebody may see it. The server reads it once for all who ask. */
@@ -71,7 +71,7 @@ export class Places {
     const own = element("own-inbox");
     const link = own.querySelector("a");
     own.hidden = !name;
-    link.href = name ? `/inbox/${encodeURIComponent(name)}` : "";
+    link.href = name ? `${base}/inbox/${encodeURIComponent(name)}` : "";
     element("open-inbox").value = name;
     element("open-direct").querySelector(".own-name").hidden = name !== "";
     if (!this.#connection) return;
@@ -158,7 +158,7 @@ export class Places {
     const link = li.querySelector("a");
     link.removeAttribute("aria-current");
     link.classList.remove("unread");
-    link.href = `/rooms/${encodeURIComponent(room)}`;
+    link.href = `${base}/rooms/${encodeURIComponent(room)}`;
     Object.assign(link.dataset, { room, newest: "" });
     link.querySelector(".name").textContent = room;
     link.querySelector(".badge").hidden = true;

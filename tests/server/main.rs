@@ -4,6 +4,7 @@
 mod answers;
 mod around;
 mod asyncapi;
+mod base_path;
 mod binary;
 mod changes;
 mod clients;

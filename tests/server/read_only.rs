@@ -60,7 +60,9 @@ async fn it_refuses_messages_over_every_transport_and_says_why() {
     assert!(problem["detail"].as_str().unwrap().contains("reading only"), "{problem}");
 
     let mut follower = server.follow("room=general").await;
-    follower.send(json!({ "type": "send", "id": "6745b2c3d4e5f60718293a4b", "sender": "Ana", "content": "hola" })).await;
+    follower
+        .send(json!({ "type": "send", "id": "6745b2c3d4e5f60718293a4b", "sender": "Ana", "content": "hola" }))
+        .await;
     let error = follower.expect("error").await;
     assert_eq!((&error["problem"]["status"], &error["id"]), (&json!(403), &json!("6745b2c3d4e5f60718293a4b")));
 
@@ -91,7 +93,11 @@ async fn its_pages_have_no_form_and_say_so_in_both_languages() {
         for path in ["/rooms/general", "/rooms/empty", "/inbox/Ana", "/rooms/general?refresh=on"] {
             let page = Answer::to(server.request(Method::GET, path).header("Accept-Language", language)).await;
             assert!(page.text.contains(words), "{path}: {}", page.text);
-            assert!(!page.text.contains("method=\"post\"") && !page.text.contains("<textarea"), "{path}: {}", page.text);
+            assert!(
+                !page.text.contains("method=\"post\"") && !page.text.contains("<textarea"),
+                "{path}: {}",
+                page.text
+            );
             assert!(!page.text.contains("#content"), "{path} leads to the form: {}", page.text);
         }
     }

@@ -115,10 +115,7 @@ async fn an_index_by_date_of_somebody_else_is_taken_over_and_not_doubled() {
         let mut options = IndexOptions::builder().name("theirs".to_owned()).build();
         options.expire_after = expire_after;
         let messages = fresh.collection::<Document>("messages");
-        messages
-            .create_index(IndexModel::builder().keys(doc! { "date": 1 }).options(options).build())
-            .await
-            .unwrap();
+        messages.create_index(IndexModel::builder().keys(doc! { "date": 1 }).options(options).build()).await.unwrap();
         let server = TestServer::start_on(fresh.name(), &["--keep-days", "2"]).await;
         assert_eq!(ttl_indexes(&messages).await, [("theirs".to_owned(), 2 * DAY_SECS as u64)]);
         server.stop().await;

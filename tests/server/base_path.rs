@@ -1,0 +1,99 @@
+//! Under a path, for a proxy that has other things at its root.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::{Answer, TestServer};
+
+const BASE: &str = "/apps/chat";
+
+/// The addresses on this server that a page names.
+fn addresses(page: &str) -> Vec<&str> {
+    let named = ["href=\"", "src=\"", "action=\""].into_iter().flat_map(|attribute| page.split(attribute).skip(1));
+    named.filter_map(|rest| rest.split('"').next()).filter(|address| address.starts_with('/')).collect()
+}
+
+#[tokio::test]
+async fn every_link_of_a_page_stays_under_the_path_and_leads_somewhere() {
+    let server = TestServer::start_with(&["--base-path", BASE]).await;
+    assert!(server.url.ends_with(BASE), "{}", server.url);
+    let root = server.url.trim_end_matches(BASE).to_owned();
+    server.say("dev", "hola").await;
+    for path in
+        ["/rooms/general", "/inbox/Ana", "/rooms/general?q=hola", "/nowhere", "/rooms/dev?at=6745b2c3d4e5f60718293a4b"]
+    {
+        let page = Answer::to(server.request(Method::GET, path).header("Accept", "text/html")).await.text;
+        let addresses = addresses(&page);
+        assert!(addresses.len() > 4, "{path}: {page}");
+        for address in addresses {
+            assert!(address.starts_with(&format!("{BASE}/")), "{path} leads to {address}");
+            let status = reqwest::get(format!("{root}{}", address.replace("&amp;", "&"))).await.unwrap().status();
+            assert!(status.is_success(), "{path} leads to {address}: {status}");
+        }
+    }
+    // What the scripts and the stylesheet name is relative, but for the requests of scripts, which a browser's test sees.
+    let form = [("content", "from a form"), ("sender", "Ana")];
+    for (method, path, to) in [
+        (Method::GET, "", "/rooms/general"),
+        (Method::GET, "/", "/rooms/general"),
+        (Method::GET, "/?room=dev", "/rooms/dev"),
+        (Method::GET, "/?inbox=Ana&to=Luis", "/inbox/Ana?to=Luis"),
+        (Method::GET, "/rooms/general?before=x", "/rooms/general"),
+        (Method::POST, "/rooms/general", "/rooms/general"),
+    ] {
+        let request = server.request(method.clone(), path);
+        let answer = Answer::to(if method == Method::POST { request.form(&form) } else { request }).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, &*format!("{BASE}{to}")), "{path}");
+        if method == Method::POST {
+            assert!(answer.header("set-cookie").contains("; Path=/apps/chat;"), "{:?}", answer.headers);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn programs_find_everything_under_the_path() {
+    let server = TestServer::start_with(&["--base-path", "/apps/chat/"]).await;
+    let root = server.url.trim_end_matches(BASE).to_owned();
+    let mut follower = server.follow("room=general").await;
+    let sent = server.send(json!({ "sender": "Ana", "content": "one" })).await;
+    assert_eq!(sent.status, 201);
+    follower.expect_next_content("one").await;
+    let stored = reqwest::get(format!("{root}{}", sent.header("location"))).await.unwrap();
+    assert_eq!(stored.status(), 200, "{}", sent.header("location"));
+    server.send(json!({ "sender": "Ana", "content": "two" })).await;
+    let next = server.fetch("/api/messages?limit=1").await.link("next").expect("an older page");
+    let older: serde_json::Value = reqwest::get(format!("{root}{next}")).await.unwrap().json().await.unwrap();
+    assert_eq!(older["messages"][0]["content"], "one");
+    let openapi = server.fetch("/openapi.json").await.json();
+    assert_eq!(openapi["servers"][0]["url"], BASE);
+    let opened = server.fetch("/socket.io/?EIO=4&transport=polling").await;
+    assert!(opened.status == 200 && opened.text.starts_with("0{"), "{opened:?}");
+    assert!(!opened.header("engine-io-sid").is_empty(), "for a proxy, which reads headers");
+    let changes = server.fetch("/api/changes?room=general").await;
+    assert_eq!(changes.status, 200);
+    // Of another site's page, here as at the root.
+    let foreign = server.request(Method::GET, "/api/events?room=general").header("Origin", "https://evil.example");
+    Answer::to(foreign).await.expect_problem(403, "forbidden");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_root_there_is_only_what_operators_ask_a_server_by_itself() {
+    let server = TestServer::start_with(&["--base-path", BASE]).await;
+    let root = server.url.trim_end_matches(BASE).to_owned();
+    let ask = async |path: &str, accept: &str| {
+        Answer::to(reqwest::Client::new().get(format!("{root}{path}")).header("Accept", accept)).await
+    };
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(ask(path, "*/*").await.status, 200, "{path}");
+        assert_eq!(server.fetch(path).await.status, 200, "{path} under the path");
+    }
+    for path in ["/", "/rooms/general", "/api/messages", "/apps", "/apps/chatter"] {
+        ask(path, "*/*").await.expect_problem(404, "not-found");
+        let page = ask(path, "text/html").await;
+        assert_eq!(page.status, 404);
+        assert!(page.text.contains("href=\"/apps/chat/rooms/general\""), "the way home: {}", page.text);
+    }
+    server.stop().await;
+}
