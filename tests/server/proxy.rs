@@ -5,7 +5,7 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    sync::{Mutex, MutexGuard},
+    sync::Mutex,
 };
 
 use crate::{harness::eventually, programs::or_skip};
@@ -52,17 +52,13 @@ impl Proxy {
         Some(proxy)
     }
 
-    /// Its log so far.
-    pub async fn log(&self) -> MutexGuard<'_, Vec<String>> {
-        self.log.lock().await
-    }
-
-    /// Waits until it has found the server of this name up, `times` times since it started.
-    pub async fn expect_up(&self, name: &str, times: usize) {
-        let wanted = format!("Server servers/{name} is UP");
-        eventually(&wanted, async || {
-            let found = self.log().await.iter().filter(|line| line.contains(&wanted)).count();
-            (found >= times).then_some(())
+    /// Waits until it takes no server for gone. One that was away for less than two checks it has not missed.
+    pub async fn expect_all_up(&self) {
+        eventually("the proxy knows that its servers are back", async || {
+            let log = self.log.lock().await;
+            let count =
+                |what: &str| log.iter().filter(|line| line.contains("Server servers/") && line.contains(what)).count();
+            (count(" is DOWN") == count(" is UP")).then_some(())
         })
         .await;
     }
