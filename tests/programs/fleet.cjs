@@ -17,8 +17,8 @@ function note(reader, frame) {
   reader.frames.push([frame.type, frame.cursor, frame.message?.id ?? frame.id ?? '']);
   reader.isDone ||= frame.message?.content === end;
   if (Object.values(readers).every(({ isDone }) => isDone)) {
-    console.log(JSON.stringify(readers));
-    process.exit();
+    // It may be more than a pipe holds.
+    process.stdout.write(`${JSON.stringify(readers)}\n`, () => process.exit());
   }
 }
 
