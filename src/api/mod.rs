@@ -54,6 +54,7 @@ enum Section {
 
 /// The service and its OpenAPI document, together with the operations of `others`, which this module knows nothing of.
 pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi, T), ()> {
+    let base = api.base.as_str();
     OpenApiService::new(
         (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone()), others),
         "Corriente",

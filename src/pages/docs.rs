@@ -10,13 +10,15 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
+    base_path::BasePath,
     problem::{KINDS, Kind},
     sessions::{CloseEntry, FrameEntry, Speaker, closes, frames},
 };
 
 #[derive(Template)]
 #[template(path = "realtime.html")]
-struct RealtimePage {
+struct RealtimePage<'a> {
+    base: &'a BasePath,
     texts: &'static Texts,
     /// Those of the server, and those of clients.
     sides: [Vec<FrameRow>; 2],
@@ -54,6 +56,7 @@ pub(crate) fn show_realtime(visitor: Visitor) -> Response {
         Some(CloseRow { code, reason, comes_back, texts: texts.realtime.closes.get(&code)? })
     };
     let page = RealtimePage {
+        base: &visitor.base,
         texts,
         sides: [Speaker::Server, Speaker::Client].map(side),
         closes: closes().filter_map(close).collect(),
@@ -64,7 +67,8 @@ pub(crate) fn show_realtime(visitor: Visitor) -> Response {
 
 #[derive(Template)]
 #[template(path = "problem.html")]
-struct ProblemPage {
+struct ProblemPage<'a> {
+    base: &'a BasePath,
     texts: &'static Texts,
     kind: &'static Kind,
     title: &'static str,
@@ -77,7 +81,7 @@ pub(crate) fn show_problem(Path(name): Path<String>, visitor: Visitor) -> Result
     let texts = visitor.language.texts();
     let kind = KINDS.iter().find(|kind| kind.name == name).ok_or(NotFoundError)?;
     let words = texts.problems.get(kind.name).ok_or(NotFoundError)?;
-    let page = ProblemPage { texts, kind, title: &words.title, text: &words.text };
+    let page = ProblemPage { base: &visitor.base, texts, kind, title: &words.title, text: &words.text };
     Ok(answer::page(StatusCode::OK, visitor.language, &page))
 }
 

@@ -59,7 +59,7 @@ for (const button of document.querySelectorAll("[data-frame]")) {
 }
 
 function open() {
-  const url = new URL("/ws", location.href);
+  const url = new URL("../ws", import.meta.url);
   url.protocol = url.protocol.replace("http", "ws");
   for (const [name, value] of Object.entries(topic())) url.searchParams.set(name, value);
   if (connect.elements.after.value) url.searchParams.set("after", connect.elements.after.value.trim());
