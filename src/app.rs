@@ -282,6 +282,7 @@ mod tests {
         });
         App {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            base: BasePath::default(),
             database: String::new(),
             stop,
             sessions: TaskTracker::new(),
