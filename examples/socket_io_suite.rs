@@ -89,12 +89,14 @@ async fn main() -> std::io::Result<()> {
         connections_per_address_max: SESSIONS_MAX,
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
+        trusted_proxies: [].into(),
+        bodies_bytes_max: 64 * 1024 * 1024,
     };
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);
     let routes = Route::new()
         .nest_no_strip("/socket.io", EngineIo::new(service, SESSIONS_MAX, payload, metrics, stop.clone()))
         .nest_no_strip("/engine.io", EngineIo::new(engine, SESSIONS_MAX, payload, metrics, stop.clone()));
-    FrontDoor::new(listener, limits).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
+    FrontDoor::new(listener, limits, metrics).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::{
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
+    rates::Rates,
     replay::Replays,
     routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
@@ -75,15 +76,18 @@ impl App {
         let committer = tokio::spawn(committer.run());
         let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
         let presence_keeper = tokio::spawn(presence_keeper.run(stop.clone()));
+        let rates = Rates::new(config.rate_limits(), &metrics);
         let api = Api {
             history: history.clone(),
             inserter: inserter.for_source("rest"),
+            rates: rates.clone(),
             presence: presence.clone(),
             status: status.clone(),
         };
         let pages = Pages {
             history,
             inserter: inserter.for_source("form"),
+            rates: rates.clone(),
             status: status.clone(),
             collection: config.collection.clone(),
             rooms: RoomList::default(),
@@ -94,6 +98,7 @@ impl App {
             sources: Sources { live, replays, presence, topics_max: config.topics_max },
             status,
             inserter: inserter.for_source("websocket"),
+            rates: rates.clone(),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
             connections_max: config.connections_max,
@@ -102,17 +107,18 @@ impl App {
             tasks: tasks.clone(),
         };
 
-        let wanted = SocketAddr::new(config.host, config.port);
-        let listener = bind(wanted).await?;
+        info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
+        let listener = bind(config).await?;
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let limits = RequestLimits {
             origins: Origins::new(&config.allow_origin),
+            rates,
             body_time_max: Duration::from_secs(config.body_secs),
         };
+        let door = FrontDoor::new(listener, config.door_limits(), &metrics);
         let endpoint = routes(api, pages, sessions, metrics, limits);
-        let door = FrontDoor::new(listener, config.door_limits());
         let server = tokio::spawn(door.serve(endpoint.map_to_response(), stop.clone(), stop_max));
         Ok(Self { address, database, stop, sessions: tasks, stop_max, server, watcher, committer, presence_keeper })
     }
@@ -122,7 +128,7 @@ impl App {
     /// # Errors
     /// When it can not: one sentence for a person.
     pub async fn check_address(config: &Config) -> anyhow::Result<()> {
-        bind(SocketAddr::new(config.host, config.port)).await.map(drop)
+        bind(config).await.map(drop)
     }
 
     /// Where the server answers.
@@ -156,7 +162,10 @@ impl App {
         self.sessions.close();
         self.stop.cancel();
         let stopping = async {
-            if let Err(fault) = self.server.await {
+            // One that has ended by itself is the reason why we stop, and can not be waited for again.
+            if !self.server.is_finished()
+                && let Err(fault) = self.server.await
+            {
                 error!("the HTTP server did not stop cleanly: {fault}");
             }
             self.sessions.wait().await;
@@ -173,10 +182,13 @@ impl App {
     }
 }
 
-async fn bind(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(wanted).await.with_context(|| {
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let Config { host, port, .. } = config;
+    // An address of IPv6 may also be written as in a URL.
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    TcpListener::bind((name, *port)).await.with_context(|| {
         format!(
-            "{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
+            "{host}:{port} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
         )
     })
 }
@@ -206,6 +218,41 @@ async fn prewarmed(deployment: &Deployment, config: &Config, start: Cursor) -> (
             let reason = outcome.err().map_or("lagging", |error| error.as_str());
             info!("the log begins now: the last minute could not be read ({reason})");
             feed::open(limits, start)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// A server of tasks that do nothing, of which one ends.
+    fn app_without(task: &str) -> App {
+        let task_named = |name: &str| {
+            let ends = name == task;
+            tokio::spawn(async move { if ends { panic!("on purpose") } else { pending().await } })
+        };
+        App {
+            address: ([127, 0, 0, 1], 0).into(),
+            database: String::new(),
+            stop: CancellationToken::new(),
+            sessions: TaskTracker::new(),
+            stop_max: Duration::from_millis(10),
+            server: task_named("HTTP server"),
+            watcher: task_named("watcher"),
+            committer: task_named("committer"),
+            presence_keeper: task_named("presence"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_must_not_end_ends_the_server_by_its_name() {
+        for task in ["watcher", "committer", "HTTP server"] {
+            let ended = app_without(task).run_until(pending()).await;
+            let words = ended.expect_err("the server stops").to_string();
+            assert!(words.contains(task) && words.contains("Panic"), "{words}");
         }
     }
 }
