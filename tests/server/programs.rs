@@ -172,6 +172,13 @@ pub async fn own_example(name: &str) -> PathBuf {
     let built = program.parent().expect("a folder of programs");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // What Cargo tells the programs that it runs is not for another Cargo: build scripts that look at it would run again, and
+    // most of the dependencies be built anew.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|told| name.to_string_lossy().starts_with(told)) {
+            cargo.env_remove(name);
+        }
+    }
     if built.ends_with("release") {
         cargo.arg("--release");
     }
