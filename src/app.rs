@@ -22,6 +22,7 @@ use crate::{
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
+    rates::Rates,
     replay::Replays,
     routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
@@ -103,10 +104,12 @@ impl App {
         let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
         let sweeper = Sweeper::new(&deployment).map(|sweeper| sweeper.run(stop.clone()));
         let sweeper = sweeper.map(|run| Vital::spawn("sweeper", "old messages without a date would stay", true, run));
+        let rates = Rates::new(config.rate_limits(), &metrics);
         let api = Api {
             base: config.base_path.clone(),
             history: history.clone(),
             inserter: inserter.for_source("rest"),
+            rates: rates.clone(),
             presence: presence.clone(),
             status: status.clone(),
         };
@@ -114,6 +117,7 @@ impl App {
             base: config.base_path.clone(),
             history,
             inserter: inserter.for_source("form"),
+            rates: rates.clone(),
             status: status.clone(),
             collection: config.collection.clone(),
             rooms: RoomList::default(),
@@ -124,6 +128,7 @@ impl App {
             sources: Sources { live, replays, presence, topics_max: config.topics_max },
             status,
             inserter: inserter.for_source("websocket"),
+            rates: rates.clone(),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
             keep_alive: config.keep_alive(),
@@ -134,20 +139,21 @@ impl App {
             places: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
         };
 
-        let wanted = SocketAddr::new(config.host, config.port);
-        let listener = bind(wanted).await?;
+        info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
+        let listener = bind(config).await?;
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let limits = RequestLimits {
             origins: Origins::new(&config.allow_origin),
+            rates,
             body_time_max: Duration::from_secs(config.body_secs),
         };
         let failed = sessions.failed.clone();
         let closer = async move { failed.cancelled().await };
         let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
+        let door = FrontDoor::new(listener, config.door_limits(), &metrics);
         let endpoint = routes(api, pages, sessions, metrics, limits);
-        let door = FrontDoor::new(listener, config.door_limits());
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
         let vital = [server, keeper].into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();
@@ -160,7 +166,7 @@ impl App {
     /// # Errors
     /// When it can not: one sentence for a person.
     pub async fn check_address(config: &Config) -> anyhow::Result<()> {
-        bind(SocketAddr::new(config.host, config.port)).await.map(drop)
+        bind(config).await.map(drop)
     }
 
     /// Where the server answers.
@@ -225,10 +231,13 @@ impl Vital {
     }
 }
 
-async fn bind(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(wanted).await.with_context(|| {
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let Config { host, port, .. } = config;
+    // An address of IPv6 may also be written as in a URL.
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    TcpListener::bind((name, *port)).await.with_context(|| {
         format!(
-            "{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
+            "{host}:{port} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
         )
     })
 }

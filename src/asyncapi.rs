@@ -28,9 +28,9 @@ pub fn document(openapi: &Value) -> String {
         },
         "defaultContentType": "application/json",
         "servers": {
-            "websocket": server("ws", "/ws", "websocket"),
-            "http": server("http", "/", "sse"),
-            "socketIo": server("http", "/socket.io/", "socket.io"),
+            "websocket": server("ws", "For WebSockets.", "websocket"),
+            "http": server("http", "For server-sent events.", "sse"),
+            "socketIo": server("http", "For clients of Socket.IO, over WebSocket and polling.", "socket.io"),
         },
         "channels": {
             "websocket": websocket(),
@@ -61,12 +61,12 @@ with each failure, from half a second up to 15.
 - **On `reset`**, load the history again and connect with its cursor.
 - **Take 65 seconds of silence for a dead connection.**";
 
-fn server(protocol: &str, pathname: &str, tag: &str) -> Value {
+fn server(protocol: &str, description: &str, tag: &str) -> Value {
     json!({
         "host": "{host}",
         "protocol": protocol,
-        "description": format!("Where the server listens; `{pathname}` is the path of its channel or their root."),
-        "variables": { "host": { "default": "127.0.0.1:3000", "description": "Host and port." } },
+        "description": description,
+        "variables": { "host": { "default": "127.0.0.1:3000", "description": "Where the server listens." } },
         "tags": [{ "name": tag }],
     })
 }
@@ -214,6 +214,7 @@ fn messages() -> Value {
             "summary": summary,
             "contentType": "application/json",
             "payload": payload_of_socket_io(name),
+            "examples": examples_of_socket_io(name),
         });
         messages.insert(name.into(), message);
     }
@@ -246,6 +247,30 @@ fn payload_of_socket_io(name: &str) -> Value {
             },
         }),
     }
+}
+
+/// What goes by the `type` of a frame on the WebSocket goes by the name of an event here.
+fn examples_of_socket_io(name: &str) -> Vec<Value> {
+    let of_kind = |kind: &'static str| {
+        let examples = frames().iter().filter(move |frame| frame.kind == kind).flat_map(|frame| &frame.examples);
+        examples.cloned().map(|mut example| {
+            if let Some(fields) = example.as_object_mut() {
+                fields.shift_remove("type");
+            }
+            example
+        })
+    };
+    let payloads: Vec<Value> = match name {
+        "socketIoMessage" => of_kind("send").collect(),
+        "socketIoSubscribe" => of_kind("subscribe").collect(),
+        "socketIoUnsubscribe" => of_kind("unsubscribe").collect(),
+        "socketIoMessageAcknowledged" => {
+            let stored = of_kind("created").map(|frame| json!({ "message": frame["message"] }));
+            stored.chain(of_kind("error").map(|frame| json!({ "problem": frame["problem"] }))).collect()
+        }
+        _ => of_kind("subscribed").collect(),
+    };
+    payloads.into_iter().map(|payload| json!({ "payload": payload })).collect()
 }
 
 /// The schemas of the frames, and those of the OpenAPI document that they lean on.

@@ -8,7 +8,7 @@ use poem::{
     endpoint::make_sync,
     error::NotFoundError,
     get,
-    http::{StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::CatchPanic,
 };
 use tokio::time::timeout;
@@ -16,9 +16,12 @@ use tokio::time::timeout;
 use crate::{
     api::{self, Api},
     asyncapi,
+    base_path::BasePath,
+    listener::ClientNetwork,
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
+    rates::Rates,
     sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
 };
@@ -31,6 +34,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 pub struct RequestLimits {
     /// Which web pages may use the server.
     pub origins: Origins,
+    /// How much one client may ask for.
+    pub rates: Rates,
     /// How long the body of a request to the API may take to come.
     pub body_time_max: Duration,
 }
@@ -48,7 +53,7 @@ pub fn routes(
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let sessions = Arc::new(sessions);
     let base = pages.base.clone();
-    let (below, elsewhere) = (pages.clone(), pages.clone());
+    let (below, elsewhere, rated) = (pages.clone(), pages.clone(), base.clone());
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
@@ -82,6 +87,8 @@ pub fn routes(
         .with(CatchPanic::new())
         .around(move |endpoint, request| answer_unknown(endpoint, request, below.clone()))
         .catch_all_error(answer_error)
+        .around(tell_methods)
+        .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
         .with(limits.origins);
     if base.as_str().is_empty() {
         return all.boxed();
@@ -96,6 +103,40 @@ pub fn routes(
         .boxed()
 }
 
+/// What costs next to nothing, and what operators ask, is never refused.
+const UNBOUND: [&str; 6] = ["/livez", "/readyz", "/metrics", "/static/", "/client.js", "/favicon.ico"];
+
+/// What asks MongoDB, and does not wait for anything else.
+const READS: [&str; 4] = ["/api/messages", "/api/rooms", "/rooms", "/inbox/"];
+
+/// Refuses what is too much for one client: with a page for browsers, which ask for HTML, and a problem for everybody else.
+async fn bound_rate<E: Endpoint<Output = Response>>(
+    endpoint: Arc<E>,
+    request: Request,
+    rates: Rates,
+    base: BasePath,
+) -> poem::Result<Response> {
+    if UNBOUND.iter().any(|path| request.uri().path().starts_with(path)) {
+        return endpoint.call(request).await;
+    }
+    let from = ClientNetwork::of_request(&request);
+    let is_read = *request.method() == Method::GET && READS.iter().any(|path| request.uri().path().starts_with(path));
+    let turn = match rates.request(from) {
+        Ok(()) if is_read => rates.turn(from).await,
+        counted => counted.map(|()| None),
+    };
+    match turn {
+        Ok(_turn) => endpoint.call(request).await,
+        Err(too_many) if asks_for_html(&request) => Ok(pages::too_many(&request, base, too_many.retry_after_secs)),
+        Err(too_many) => Ok(Problem::from(too_many).into_response()),
+    }
+}
+
+fn asks_for_html(request: &Request) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
+    accepted.is_some_and(|types| types.contains("text/html"))
+}
+
 /// Reads the body as far as it may go, whether or not its length was told before.
 async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Request> {
     let body = timeout(time_max, request.take_body().into_bytes_limit(BODY_BYTES_MAX)).await;
@@ -107,8 +148,7 @@ async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Re
 /// An unknown URL is a page for browsers, which ask for HTML, and the usual problem for everybody else. (A route
 /// `/*rest` would also take `/`.)
 async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request, pages: Pages) -> poem::Result<Response> {
-    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
-    if !accepted.is_some_and(|types| types.contains("text/html")) {
+    if !asks_for_html(&request) {
         return endpoint.call(request).await.map(IntoResponse::into_response);
     }
     let mut asked = Request::builder().uri(request.uri().clone()).finish();
@@ -127,3 +167,20 @@ async fn answer_error(error: poem::Error) -> Response {
     }
     Problem::of_error(&error).into_response()
 }
+
+/// Says which methods an address has to who has used another one, as RFC 9110 wants it.
+async fn tell_methods<E: Endpoint<Output = Response>>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+    let is_written_to = {
+        let path = request.uri().path();
+        path == "/api/messages" || WRITTEN_TO.iter().any(|place| path.starts_with(place))
+    };
+    let mut response = endpoint.call(request).await?;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let methods = if is_written_to { "GET, HEAD, POST" } else { "GET, HEAD" };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    }
+    Ok(response)
+}
+
+/// Below which addresses there are such that take a POST.
+const WRITTEN_TO: [&str; 3] = ["/rooms/", "/inbox/", "/socket.io"];

@@ -93,6 +93,14 @@ pub(super) enum SendFailure {
     /// A field breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many messages or requests come from your address, or under this name; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// The message may or may not be stored: send it again with the `id` of this answer.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -101,7 +109,7 @@ pub(super) enum SendFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -115,6 +123,14 @@ pub(super) enum PageFailure {
     /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now, or has not come to `since` yet.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -123,7 +139,7 @@ pub(super) enum PageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -134,6 +150,14 @@ pub(super) enum MessageFailure {
     /// There is no such message.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -142,7 +166,7 @@ pub(super) enum MessageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -153,6 +177,14 @@ pub(super) enum ListFailure {
     /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -161,7 +193,7 @@ pub(super) enum ListFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -172,15 +204,25 @@ pub(super) enum PresenceFailure {
     /// There is no parameter `room`, more than a hundred, or one that can be no room.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
 
 impl From<Problem> for PresenceFailure {
     fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
     }
@@ -197,6 +239,7 @@ impl From<Problem> for SendFailure {
             413 => Self::TooLarge(Json(problem)),
             415 => Self::MediaType(Json(problem)),
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -209,6 +252,7 @@ impl From<Problem> for PageFailure {
         match problem.status {
             404 => Self::NotFound(Json(problem)),
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -220,6 +264,7 @@ impl From<Problem> for MessageFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             404 => Self::NotFound(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -231,6 +276,7 @@ impl From<Problem> for ListFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }

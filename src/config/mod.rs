@@ -5,7 +5,7 @@
 mod contradictions;
 mod shown;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     Parser,
@@ -17,9 +17,10 @@ pub use shown::{effective, uri_for_others};
 use crate::{
     base_path::BasePath,
     feed::LogLimits,
-    listener::DoorLimits,
+    listener::{DoorLimits, TrustedProxy},
     mongo::{QueueLimits, SchemaOptions},
     origin::AllowedOrigin,
+    rates::RateLimits,
     replay::ReplayLimits,
     telemetry::LogFormat,
 };
@@ -35,6 +36,11 @@ const KEEP_DAYS_MAX: u64 = 24_855;
 fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
+/// What the program takes by itself, with the driver's connections, the tables of rates, and what the allocator keeps.
+const PROGRAM_BYTES_MAX: usize = 96 * 1024 * 1024;
+/// What one connection can make the server hold at most: a message of 64 KiB of which the last byte does not come, in
+/// memory that grew with it; as much that was read ahead; and an answer or a frame that is not taken.
+const CONNECTION_BYTES_MAX: usize = 256 * 1024;
 
 /// A realtime chat server driven by MongoDB change streams.
 ///
@@ -61,9 +67,10 @@ pub struct Config {
     #[arg(long, env = "EPOCH", default_value = "", hide_default_value = true)]
     pub epoch: String,
 
-    /// The address to listen on. The default is reachable from this machine only, as nobody signs in
+    /// The address to listen on, or a name of this machine. The default is reachable from this machine only, as nobody
+    /// signs in
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
-    pub host: IpAddr,
+    pub host: String,
 
     /// The port to listen on; 0 takes any free one
     #[arg(long, env = "PORT", default_value_t = 3000)]
@@ -112,6 +119,28 @@ pub struct Config {
     #[arg(long, env = "CONNECTIONS_PER_ADDRESS_MAX", default_value_t = PER_ADDRESS_MAX, value_parser = at_least_one())]
     pub connections_per_address_max: usize,
 
+    /// The most messages per second of one address (of one /64 network with IPv6), of which ten seconds' worth may come at
+    /// once; more are refused with 429. 0 = no limit. An office behind one address never writes as much; it is a small part
+    /// of what the server can store
+    #[arg(long, env = "RATE_PER_ADDRESS", default_value_t = 1_000)]
+    pub rate_per_address: u32,
+
+    /// The most messages per second of one sender at one address, in the same way. 0 = no limit. People write less, and
+    /// what a program sends in their name fits in a burst
+    #[arg(long, env = "RATE_PER_SENDER", default_value_t = 200)]
+    pub rate_per_sender: u32,
+
+    /// The most requests, and frames over sockets, per second of one address, in the same way. 0 = no limit. A page is
+    /// about fifteen requests, of which only those that read the database count
+    #[arg(long, env = "RATE_REQUESTS_PER_ADDRESS", default_value_t = 2_000)]
+    pub rate_requests_per_address: u32,
+
+    /// Proxies in front of this server, whose X-Forwarded-For or Forwarded is believed: addresses and networks such as
+    /// 10.0.0.0/8, repeated or separated by commas; without a value, or `true`: those on this machine and in private
+    /// networks. Unset: nobody is believed, and a proxy's clients share what is meant for one address
+    #[arg(long, env = "TRUST_PROXY", value_delimiter = ',', num_args = 0..=1, default_missing_value = "true")]
+    pub trust_proxy: Vec<TrustedProxy>,
+
     /// How many seconds a client may take to send the headers of a request, and how long a connection that has no
     /// request is kept. A phone on a bad line takes a few
     #[arg(long, env = "HEADER_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -120,6 +149,11 @@ pub struct Config {
     /// How many seconds a client may take to send the body of a request to the API, which has 64 KiB at most
     #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub body_secs: u64,
+
+    /// The most memory of the bodies of requests, and of answers over 64 KiB, in bytes: so much is held for clients that
+    /// send and read slowly
+    #[arg(long, env = "BODIES_BYTES_MAX", default_value_t = 256 * 1024 * 1024, value_parser = at_least_one())]
+    pub bodies_bytes_max: usize,
 
     /// After how many seconds a client for which nothing happens is told its place: less than proxies in front wait, which is
     /// a minute for most. At most 30, as clients take 65 s of silence for a dead connection, and half of SILENCE_SECS, as
@@ -203,6 +237,35 @@ impl Config {
             header_time_max: Duration::from_secs(self.header_secs),
             silence_max: Duration::from_secs(self.silence_secs),
             answers_bytes_max: self.answers_bytes_max,
+            trusted_proxies: self.trust_proxy.as_slice().into(),
+            bodies_bytes_max: self.bodies_bytes_max,
+        }
+    }
+
+    /// The resident memory that the process stays below when all limits are reached at once, in bytes: `docs/limits.md` says
+    /// what each part of it is.
+    pub fn memory_bytes_max(&self) -> usize {
+        let parts = [
+            PROGRAM_BYTES_MAX,
+            self.log_bytes_max,
+            self.replays_kept_bytes_max,
+            // As they are read, and as the entries of a log with their encodings.
+            self.replays_max.saturating_mul(self.replay_bytes_max).saturating_mul(5),
+            // The message, its document, and the command that it leaves in.
+            self.inserts_waiting_bytes_max.saturating_mul(3),
+            self.bodies_bytes_max,
+            self.answers_bytes_max,
+            self.connections_max.saturating_mul(CONNECTION_BYTES_MAX),
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// See [`RateLimits`].
+    pub fn rate_limits(&self) -> RateLimits {
+        RateLimits {
+            messages_per_address: self.rate_per_address,
+            messages_per_sender: self.rate_per_sender,
+            requests_per_address: self.rate_requests_per_address,
         }
     }
 

@@ -35,7 +35,7 @@ impl<'a> FromRequest<'a> for Visitor {
 }
 
 impl Visitor {
-    fn of(headers: &HeaderMap, base: BasePath) -> Self {
+    pub(super) fn of(headers: &HeaderMap, base: BasePath) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Self {
             base,

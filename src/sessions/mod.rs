@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{mongo::Inserter, problem::Problem, telemetry::Metrics, watcher::WatcherStatus};
+use crate::{mongo::Inserter, problem::Problem, rates::Rates, telemetry::Metrics, watcher::WatcherStatus};
 
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
@@ -51,6 +51,8 @@ pub struct Sessions {
     pub status: WatcherStatus,
     /// Where they insert.
     pub inserter: Inserter,
+    /// What bounds what their clients send.
+    pub rates: Rates,
     /// Where they are counted.
     pub metrics: Metrics,
     /// Over how long the sessions end when the server stops, at most.

@@ -27,7 +27,7 @@ mod members;
 mod oplog;
 mod outages;
 mod poison;
-mod program;
+pub mod program;
 mod programs;
 mod reopening;
 mod streams;
