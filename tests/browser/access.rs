@@ -162,17 +162,22 @@ async fn a_message_is_read_out_and_of_a_flood_only_its_number() {
                 ana.driver.execute(watch, Vec::new()).await.unwrap();
                 server.say("general", "one").await;
                 ana.wait("it is read out", async || ana.ask::<Vec<bool>>("return window.aloud").await == [true]).await;
-                let documents = (0..100).map(|n| doc! { "content": n.to_string(), "sender": "robot", "date": DateTime::now() });
+                let documents =
+                    (0..100).map(|n| doc! { "content": n.to_string(), "sender": "robot", "date": DateTime::now() });
                 server.messages().insert_many(documents).await.unwrap();
                 let news = "return document.getElementById('news').textContent";
-                ana.wait("their number is said", async || ana.ask::<String>(news).await.ends_with("new messages")).await;
+                ana.wait("their number is said", async || ana.ask::<String>(news).await.ends_with("new messages"))
+                    .await;
                 let aloud: Vec<bool> = ana.ask("return window.aloud").await;
                 assert_eq!(aloud.len(), 101);
                 assert!(aloud.iter().filter(|is_aloud| **is_aloud).count() <= 20, "{aloud:?}");
                 // And afterwards it speaks again.
                 ana.wait("it listens again", async || !ana.ask::<bool>(is_silent).await).await;
                 server.say("general", "two").await;
-                ana.wait("it is read out", async || ana.ask::<Vec<bool>>("return window.aloud").await.last() == Some(&true)).await;
+                ana.wait("it is read out", async || {
+                    ana.ask::<Vec<bool>>("return window.aloud").await.last() == Some(&true)
+                })
+                .await;
             })
             .await;
         server.stop().await;

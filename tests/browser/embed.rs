@@ -38,8 +38,9 @@ async fn a_page_of_another_origin_follows_a_room_and_writes_to_it() {
             .window(Window::default(), async |ana| {
                 ana.open(&origin).await;
                 let shows = async |expected: &[&str]| {
-                    let rows: Vec<String> =
-                        ana.ask("return [...document.querySelectorAll('[role=log] li')].map(row => row.innerText)").await;
+                    let rows: Vec<String> = ana
+                        .ask("return [...document.querySelectorAll('[role=log] li')].map(row => row.innerText)")
+                        .await;
                     rows == expected
                 };
                 ana.wait("its history is there", async || shows(&["robot history"]).await).await;
@@ -73,8 +74,7 @@ async fn the_ids_that_the_module_makes_grow_and_can_not_be_guessed() {
                 ana.open(&format!("{}/nowhere", server.url)).await;
                 let make = "const done = arguments[0]; import('/client.js').then(({ newId }) =>
                     done(Array.from({ length: 1000 }, newId)))";
-                let ids: Vec<String> =
-                    ana.driver.execute_async(make, Vec::new()).await.unwrap().convert().unwrap();
+                let ids: Vec<String> = ana.driver.execute_async(make, Vec::new()).await.unwrap().convert().unwrap();
                 assert!(ids.is_sorted_by(|one, other| one < other), "messages of one date stand in their order");
                 let ends: std::collections::BTreeSet<&str> = ids.iter().map(|id| &id[12..]).collect();
                 assert_eq!((ends.len(), ids[0].len()), (1_000, 24));

@@ -181,8 +181,8 @@ async fn whoever_asked_for_it_is_notified_of_what_is_meant_for_them_while_they_l
                 send(mention("for nobody")).await;
                 send(mention("@Ana, you are away")).await;
                 send(json!({ "sender": "Luis", "recipient": "Ana", "content": "psst" })).await;
-                let expected =
-                    [["Luis mentioned you in dev", "@Ana, you are away"], ["Luis wrote to you", "psst"]].map(|pair| pair.map(String::from));
+                let expected = [["Luis mentioned you in dev", "@Ana, you are away"], ["Luis wrote to you", "psst"]]
+                    .map(|pair| pair.map(String::from));
                 ana.wait("both are shown", async || ana.ask::<Vec<[String; 2]>>(notified).await == expected).await;
                 // It leads to what it tells of.
                 ana.driver.switch_to_window(room).await.unwrap();
