@@ -78,6 +78,12 @@ fn websocket() -> Value {
     let mut query = topics_in_query();
     query["after"] =
         json!({ "type": "string", "description": "Go on after this cursor. Absent or empty: from now on." });
+    query["here"] = json!({
+        "type": "array",
+        "items": { "type": "string" },
+        "description": "In which of its rooms the client is counted as present: these and no others, and none when it is \
+            empty. Absent: in all. May be repeated.",
+    });
     json!({
         "address": "/ws",
         "title": "The WebSocket",

@@ -132,25 +132,6 @@ impl History {
         .await
     }
 
-    /// The names of the first `limit` rooms.
-    ///
-    /// # Errors
-    /// As [`Self::page`].
-    pub async fn room_names(&self, limit: usize, at_least: ClusterTime) -> Result<Vec<RoomName>, ReadError> {
-        self.within_deadline(async {
-            let mut session = self.session_at(at_least).await?;
-            let mut walk = Walk::after(None);
-            let mut names = Vec::new();
-            while names.len() < limit
-                && let Step::Room(room) = walk.next(self, &mut session).await?
-            {
-                names.push(room);
-            }
-            Ok(names)
-        })
-        .await
-    }
-
     /// The newest message of a room. Adds to `vain` how many documents were looked at for nothing.
     async fn newest(
         &self,

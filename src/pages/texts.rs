@@ -206,6 +206,7 @@ pub(super) struct PageTexts {
     pub(super) not_secret: String,
     pub(super) empty_title: String,
     pub(super) empty_text: String,
+    pub(super) empty_inbox_text: String,
     pub(super) script_off: String,
     pub(super) refresh_now: String,
     pub(super) refresh_by_itself: String,
@@ -248,6 +249,7 @@ pub(super) struct PageTexts {
     pub(super) nothing_found: String,
     pub(super) nothing_found_so_far: String,
     pub(super) error_search: String,
+    pub(super) search_hint: String,
     pub(super) back_to_chat: String,
     pub(super) skip_to_results: String,
     pub(super) no_message_title: String,
@@ -261,6 +263,7 @@ pub(super) struct ScriptTexts {
     pub(super) live: String,
     pub(super) catching_up: String,
     pub(super) offline: String,
+    pub(super) offline_detail: String,
     pub(super) jump: String,
     pub(super) jump_one: String,
     pub(super) jump_other: String,
@@ -272,7 +275,6 @@ pub(super) struct ScriptTexts {
     pub(super) kept: String,
     pub(super) retry: String,
     pub(super) delete: String,
-    pub(super) to_person: String,
     pub(super) write_in_room: String,
     pub(super) write_to_person: String,
     pub(super) write: String,
@@ -328,6 +330,27 @@ mod tests {
                 let other = spanish[part][key].as_str().unwrap();
                 assert_eq!(values_of(text.as_str().unwrap()), values_of(other), "{key}");
             }
+        }
+    }
+
+    #[test]
+    fn every_text_is_said_somewhere() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+        let folders = ["templates", "templates/static", "src/pages"].map(|folder| format!("{root}{folder}"));
+        let mut sources = String::new();
+        for file in folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
+            let path = file.unwrap().path();
+            let is_source = path.extension().is_some_and(|kind| kind == "html" || kind == "js" || kind == "rs");
+            if is_source && !path.ends_with("texts.rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        let english: Value = serde_json::from_str(include_str!("../../templates/texts/en.json")).unwrap();
+        for key in ["page", "script"].iter().flat_map(|part| english[part].as_object().unwrap().keys()) {
+            let named = format!(".{key}");
+            let mut places = sources.match_indices(&named).map(|(at, _)| &sources[at + named.len()..]);
+            let is_said = places.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'));
+            assert!(is_said, "{key} is translated and never said");
         }
     }
 

@@ -22,11 +22,14 @@ pub struct Interest {
     pub topics: Vec<Topic>,
     /// Go on after this cursor, as the client wrote it; absent or empty: from now on.
     pub after: Option<String>,
+    /// In which of its rooms the client is counted as present; absent: in every room that it follows. A page follows
+    /// rooms that nobody looks at, to count what is unread in them.
+    pub here: Option<Vec<RoomName>>,
 }
 
 impl Interest {
-    /// Reads the query of a URL: `room`, `inbox` (both may be repeated), `all=true` and `after`. Other names are
-    /// left to others.
+    /// Reads the query of a URL: `room`, `inbox` and `here` (which may be repeated), `all=true` and `after`. An empty
+    /// `here` means nowhere. Other names are left to others.
     ///
     /// # Errors
     /// The parameters at fault.
@@ -46,6 +49,11 @@ impl Interest {
                 ("inbox", name) => match UserName::normalise(name) {
                     Ok(user) => interest.topics.push(Topic::Inbox(user)),
                     Err(error) => errors.push(FieldError::new("inbox", error)),
+                },
+                ("here", "") => drop(interest.here.get_or_insert_default()),
+                ("here", name) => match RoomName::normalise(name) {
+                    Ok(room) => interest.here.get_or_insert_default().push(room),
+                    Err(error) => errors.push(FieldError::new("here", error)),
                 },
                 _ => {}
             }
@@ -103,6 +111,8 @@ pub struct Sources {
 pub struct Subscription {
     sources: Sources,
     reader: Reader,
+    /// See [`Interest::here`].
+    here: Option<Box<[RoomName]>>,
     phase: Phase,
     /// Told before anything else.
     pending: Option<Output>,
@@ -150,10 +160,15 @@ impl Subscription {
             }
         };
         for topic in topics {
-            sources.presence.enter(&topic);
             reader.follow(topic);
         }
-        Ok(Self { sources: sources.clone(), reader, phase: Phase::Live, pending, is_ready: false, in_vain: 0 })
+        let sources = sources.clone();
+        let here = interest.here.map(Vec::into_boxed_slice);
+        let opened = Self { sources, reader, here, phase: Phase::Live, pending, is_ready: false, in_vain: 0 };
+        for topic in opened.reader.topics() {
+            opened.enter(topic);
+        }
+        Ok(opened)
     }
 
     /// Follows one more topic from the returned cursor on.
@@ -167,7 +182,7 @@ impl Subscription {
         }
         let position = self.position();
         if self.reader.follow(topic.clone()) {
-            self.sources.presence.enter(&topic);
+            self.enter(&topic);
         }
         Ok(position)
     }
@@ -175,8 +190,26 @@ impl Subscription {
     /// Follows one topic less.
     pub fn unfollow(&mut self, topic: &Topic) {
         if self.reader.unfollow(topic) {
+            self.leave(topic);
+        }
+    }
+
+    fn enter(&self, topic: &Topic) {
+        if self.is_counted_in(topic) {
+            self.sources.presence.enter(topic);
+        }
+    }
+
+    fn leave(&self, topic: &Topic) {
+        if self.is_counted_in(topic) {
             self.sources.presence.leave(topic);
         }
+    }
+
+    /// The same answer whenever it is asked, so that who enters a room leaves it, and only then.
+    fn is_counted_in(&self, topic: &Topic) -> bool {
+        let Some(here) = &self.here else { return true };
+        matches!(topic, Topic::Room(room) if here.contains(room))
     }
 
     /// What is followed.
@@ -302,7 +335,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         for topic in self.reader.topics() {
-            self.sources.presence.leave(topic);
+            self.leave(topic);
         }
     }
 }
@@ -317,7 +350,11 @@ mod tests {
         let interest = Interest::parse(query.into_iter()).unwrap();
         assert_eq!(interest.topics.len(), 3);
         assert_eq!(interest.after.as_deref(), Some("x"));
-        let bad = [("room", ""), ("all", "maybe"), ("room[$ne]", "x")];
-        assert_eq!(Interest::parse(bad.into_iter()).unwrap_err().len(), 2);
+        assert_eq!(interest.here, None);
+        let here = |query: &[(&'static str, &'static str)]| Interest::parse(query.iter().copied()).unwrap().here;
+        assert_eq!(here(&[("here", "")]), Some(vec![]));
+        assert_eq!(here(&[("here", " dev "), ("here", "")]), Some(vec![RoomName::parse("dev").unwrap()]));
+        let bad = [("room", ""), ("all", "maybe"), ("room[$ne]", "x"), ("here", "system.x")];
+        assert_eq!(Interest::parse(bad.into_iter()).unwrap_err().len(), 3);
     }
 }

@@ -14,6 +14,7 @@ import { Reading } from "./reading.js";
 import { mentions } from "./text.js";
 import { Timeline } from "./timeline.js";
 import { keyOf } from "./unread.js";
+import { Voice } from "./voice.js";
 
 /** Above this many rows the page lets go of all but the newest ones, when its reader is at the end. */
 const ROWS_MAX = 1_000;
@@ -34,7 +35,8 @@ else form.elements.sender.value ||= storage.get("name") ?? "";
 
 function start() {
   const [log, scroller] = [element("log"), element("scroller")];
-  const timeline = new Timeline({ scroller, log, list: element("rows"), before, after, onNew: showNew });
+  const voice = new Voice({ log, news: element("news") });
+  const timeline = new Timeline({ scroller, log, voice, list: element("rows"), before, after, onNew: showNew });
   const places = new Places({
     here: topic,
     isForMe: (message) => isForMe(message),
@@ -50,6 +52,7 @@ function start() {
   const outbox = new Outbox({
     list: element("outbox"),
     place,
+    previous: () => timeline.newest,
     onRetry: send,
     onDelete({ id }) {
       connection.forget(id);
@@ -74,6 +77,8 @@ function start() {
   const connection = connect({
     topics: [topic, ...places.topics.filter((one) => keyOf(one) !== place)],
     after: cursor,
+    // The other rooms are followed for what is unread in them, and nobody is there.
+    here: room === undefined ? [] : [room],
     onCreated(message) {
       upsert(message);
       places.add(message);
@@ -125,12 +130,19 @@ function start() {
   offerNotifications();
   showPresence(topic);
   element("jump").addEventListener("click", toNewest);
-  document.addEventListener("keydown", ({ key, defaultPrevented, isComposing }) => {
-    // Back to the end of the conversation and to the text, wherever the reader is. (A drawer closes by itself.)
-    if (key !== "Escape" || defaultPrevented || isComposing || document.querySelector(":popover-open")) return;
-    toNewest();
-    if (location.search) history.replaceState(null, "", location.pathname);
-    form.elements.content.focus();
+  document.addEventListener("keydown", (event) => {
+    // (A drawer closes by itself.)
+    if (event.defaultPrevented || event.isComposing || document.querySelector(":popover-open")) return;
+    if (event.key === "Escape") {
+      // Back to the end of the conversation and to the text, wherever the reader is.
+      toNewest();
+      if (location.search) history.replaceState(null, "", location.pathname);
+      form.elements.content.focus();
+    } else if (event.key === "End" && !event.shiftKey && !isEditing(event.target)) {
+      // By itself the key would stop at the end of the rows, where newer messages may be left out.
+      event.preventDefault();
+      toNewest();
+    }
   });
 
   async function send(message) {
@@ -195,7 +207,10 @@ function start() {
     timeline.flush();
     const banner = element("connection");
     banner.dataset.state = state;
-    banner.textContent = { live: texts.live, offline: texts.offline }[state] ?? texts.catching_up;
+    const detail = document.createElement("span");
+    detail.className = "detail";
+    if (state === "offline") detail.textContent = ` ${texts.offline_detail}`;
+    banner.replaceChildren({ live: texts.live, offline: texts.offline }[state] ?? texts.catching_up, detail);
     outbox.showConnected(state !== "offline");
   }
 
@@ -211,6 +226,7 @@ function start() {
   }
 
   function showNew({ messages, first, wasAtEnd }) {
+    outbox.follow();
     const others = messages.filter(({ sender }) => sender !== reader());
     if (others.length > 0) reading.came(others.length, first, wasAtEnd);
     else reading.look();
@@ -244,6 +260,11 @@ function start() {
     if (!name || sender === name) return false;
     return recipient ? recipient === name : mentions(content, name);
   }
+}
+
+/** Whether the keys that move within a text or a list have something to do there. */
+function isEditing(target) {
+  return Boolean(target.value) || target.closest?.("#places, #finder") != null;
 }
 
 function reasonOf(problem) {

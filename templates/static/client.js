@@ -29,7 +29,7 @@ const SILENCE_MAX_MS = 65_000;
 /** A connection that does not open, or does not answer a message, within this time is given up for a new one. */
 const ANSWER_MAX_MS = 15_000;
 const WATCH_EVERY_MS = 2_500;
-/** A message that was answered "later" is repeated after at most this, doubled with each such answer. */
+/** What was answered "later" is repeated after at most this, doubled with each such answer. */
 const REPEAT_FIRST_MS = 1_000;
 
 /**
@@ -39,6 +39,8 @@ const REPEAT_FIRST_MS = 1_000;
  * @typedef {object} Options
  * @property {Topic[]} [topics]
  * @property {string} [after] the cursor to go on from
+ * @property {string[]} [here] in which rooms its user is counted as present; absent: in all that are followed. For those
+ *   who follow rooms that nobody looks at
  * @property {(message: Message, frame: object) => void} [onCreated]
  * @property {(message: Message, frame: object) => void} [onUpdated]
  * @property {(id: string, frame: object) => void} [onDeleted]
@@ -65,6 +67,7 @@ let idsOfSecond = 0;
 /**
  * An id for a new message: an ObjectId, which is 4 bytes of seconds and, here, 2 that count within the second and 6 random
  * ones. Each is greater than those before it on this page: messages of one millisecond are shown in the order of their ids.
+ * Nobody may guess the next, or they could take it.
  */
 export function newId() {
   const second = Math.floor(Date.now() / 1000);
@@ -92,10 +95,16 @@ class Connection {
   #topics;
   /** What was sent and not answered yet, by id, in the order of sending. */
   #unanswered = new Map();
+  /** How often in a row the server has said "later". Until it takes one, the oldest message alone is tried. */
+  #refusals = 0;
+  /** Runs during the pause before the next attempt. */
+  #repeatTimer = 0;
   #socket = null;
   /** Whether this session has caught up once. */
   #isReady = false;
   #closed = false;
+  /** Whether the page was left, and may come back as it is: from the cache behind the back button. */
+  #isLeft = false;
   /** Ends the present session (see `#session`), or nothing while there is none. */
   #endSession = () => {};
   /** Ends the present pause, or nothing while there is none. */
@@ -110,7 +119,9 @@ class Connection {
     const wake = () => document.visibilityState === "visible" && this.#wake();
     const { signal } = this.#listening;
     addEventListener("online", () => this.#wake(), { signal });
-    addEventListener("pageshow", wake, { signal });
+    // A page in that cache would keep its place on the server although nobody is there.
+    addEventListener("pagehide", () => this.#leave(), { signal });
+    addEventListener("pageshow", () => this.#comeBack(), { signal });
     document.addEventListener("visibilitychange", wake, { signal });
     this.#run();
   }
@@ -122,17 +133,18 @@ class Connection {
    */
   send(message) {
     const id = message.id ?? newId();
-    const frame = { type: "send", ...message, id };
-    this.forget(id);
-    this.#unanswered.set(id, { frame, writtenAt: 0, refusals: 0, timer: 0 });
-    this.#write(id);
+    const isRepeated = this.#unanswered.has(id);
+    // In its old place when it is sent again: the order is that of the first time.
+    this.#unanswered.set(id, { frame: { type: "send", ...message, id }, writtenAt: 0 });
+    if (isRepeated) this.#writeAll();
+    else if (this.#refusals === 0) this.#write(id);
     return id;
   }
 
   /** Stops repeating a message. It may have been stored nevertheless. */
   forget(id) {
-    clearTimeout(this.#unanswered.get(id)?.timer);
-    return this.#unanswered.delete(id);
+    this.#unanswered.delete(id);
+    if (this.#refusals > 0 && !this.#repeatTimer) this.#writeAll();
   }
 
   /** Follows one more topic, from the cursor that `onSubscribed` will say. */
@@ -150,7 +162,8 @@ class Connection {
   /** Closes for good. */
   close() {
     this.#closed = true;
-    for (const id of [...this.#unanswered.keys()]) this.forget(id);
+    this.#unanswered.clear();
+    clearTimeout(this.#repeatTimer);
     this.#listening.abort();
     this.#endSession({});
     this.#wake();
@@ -160,6 +173,8 @@ class Connection {
   async #run() {
     let failures = 0;
     while (!this.#closed) {
+      if (this.#isLeft) await this.#pause(null);
+      if (this.#isLeft) continue;
       const { reset, wasGood, isAsked } = await this.#session();
       if (this.#closed) break;
       if (reset) {
@@ -209,7 +224,9 @@ class Connection {
         this.#socket = socket;
         this.#isReady = false;
         this.#setState("catching-up");
-        for (const id of this.#unanswered.keys()) this.#write(id);
+        // What the last socket was given may have got lost with it.
+        for (const waiting of this.#unanswered.values()) waiting.writtenAt = 0;
+        this.#writeAll();
       };
       socket.onmessage = ({ data }) => {
         heardAt = Date.now();
@@ -270,7 +287,12 @@ class Connection {
 
   /** A message of ours is stored. */
   #settle(id) {
-    if (this.forget(id)) this.#options.onSent?.(id);
+    if (!this.#unanswered.delete(id)) return;
+    if (this.#refusals > 0) {
+      this.#refusals = 0;
+      this.#writeAll();
+    }
+    this.#options.onSent?.(id);
   }
 
   /** A message of ours was refused. Says whether it will be repeated. */
@@ -281,18 +303,39 @@ class Connection {
       this.forget(id);
       return false;
     }
-    const bound = Math.min(BACKOFF_MAX_MS, REPEAT_FIRST_MS * 2 ** waiting.refusals);
-    waiting.refusals += 1;
     waiting.writtenAt = 0;
+    if (this.#repeatTimer) return true;
+    const bound = Math.min(BACKOFF_MAX_MS, REPEAT_FIRST_MS * 2 ** this.#refusals);
+    this.#refusals += 1;
     // Half of it at least: whoever is asked to wait should not come back at once.
-    waiting.timer = setTimeout(() => this.#write(id), bound * (0.5 + Math.random() / 2));
+    this.#repeatTimer = setTimeout(() => this.#writeAll(), bound * (0.5 + Math.random() / 2));
     return true;
+  }
+
+  /** Writes what is not on its way, in the order of sending. */
+  #writeAll() {
+    clearTimeout(this.#repeatTimer);
+    this.#repeatTimer = 0;
+    for (const [id, { writtenAt }] of this.#unanswered) {
+      if (!writtenAt) this.#write(id);
+      // What comes after a message that was refused must not overtake it.
+      if (this.#refusals > 0) return;
+    }
   }
 
   #write(id) {
     const waiting = this.#unanswered.get(id);
-    clearTimeout(waiting.timer);
     waiting.writtenAt = this.#tell(waiting.frame) ? Date.now() : 0;
+  }
+
+  #leave() {
+    this.#isLeft = true;
+    this.#endSession();
+  }
+
+  #comeBack() {
+    this.#isLeft = false;
+    this.#wake();
   }
 
   #tell(frame) {
@@ -306,6 +349,9 @@ class Connection {
     for (const topic of this.#topics) {
       for (const [kind, name] of Object.entries(topic)) url.searchParams.append(kind, name);
     }
+    const { here } = this.#options;
+    // Said even when it is nowhere: saying nothing means everywhere.
+    for (const room of here?.length === 0 ? [""] : (here ?? [])) url.searchParams.append("here", room);
     if (this.cursor) url.searchParams.set("after", this.cursor);
     return url;
   }
@@ -316,10 +362,10 @@ class Connection {
     this.#options.onState?.(state);
   }
 
-  /** Waits for so long, or until somebody comes back. */
+  /** Waits for so long, or for ever when that is `null`, or until somebody comes back. */
   #pause(ms) {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
+      const timer = ms === null ? 0 : setTimeout(resolve, ms);
       this.#wake = () => {
         clearTimeout(timer);
         this.#wake = () => {};

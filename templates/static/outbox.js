@@ -3,23 +3,25 @@
  * confirms it, so that no text is lost by a reload. Retrying uses the same id, which makes it harmless.
  */
 
-import { fill, storage, texts } from "./page.js";
+import { storage, texts } from "./page.js";
+import { Row } from "./row.js";
 
 const KEY = "outbox.";
 
 export class Outbox {
-  /** @type {Map<string, {message: object, li: HTMLLIElement}>} */
+  /** @type {Map<string, {message: object, row: Row}>} in the order of the list */
   #items = new Map();
 
   /**
    * @param {object} parts
    * @param {HTMLOListElement} parts.list
    * @param {string} parts.place which page this is: each restores its own
+   * @param {() => ?Row} parts.previous the row above the list
    * @param {(message: object) => void} parts.onRetry
    * @param {(message: object) => void} parts.onDelete
    */
-  constructor({ list, place, onRetry, onDelete }) {
-    Object.assign(this, { list, place, onRetry, onDelete });
+  constructor({ list, place, previous, onRetry, onDelete }) {
+    Object.assign(this, { list, place, previous, onRetry, onDelete });
     list.setAttribute("aria-label", texts.outbox);
   }
 
@@ -49,15 +51,17 @@ export class Outbox {
   confirm(id) {
     storage.set(KEY + id, null);
     const item = this.#items.get(id);
-    if (item) item.li.className = "confirmed";
+    item?.row.li.classList.remove("pending", "failed");
+    item?.row.li.classList.add("confirmed");
     return item?.message;
   }
 
   /** A message is shown in the conversation, or is not to be shown any longer. */
   remove(id) {
     storage.set(KEY + id, null);
-    this.#items.get(id)?.li.remove();
+    this.#items.get(id)?.row.li.remove();
     this.#items.delete(id);
+    this.follow();
   }
 
   has(id) {
@@ -69,26 +73,34 @@ export class Outbox {
     return this.list.querySelector(".failed") !== null;
   }
 
+  /** The row above may be another now: nothing may stand under a name that is not its writer's. */
+  follow() {
+    let previous = this.previous();
+    for (const { row } of this.#items.values()) {
+      row.follow(previous);
+      previous = row;
+    }
+  }
+
   /** What is on its way waits, or goes on, with the connection. */
   showConnected(isConnected) {
-    for (const { li } of this.#items.values()) {
-      if (li.className === "pending") label(li).textContent = isConnected ? texts.sending : texts.waiting;
+    for (const { row } of this.#items.values()) {
+      if (row.li.classList.contains("pending")) label(row.li).textContent = isConnected ? texts.sending : texts.waiting;
     }
   }
 
   #show(message, state, reason) {
-    const li = document.createElement("li");
-    li.className = state;
-    const text = document.createElement("div");
-    text.className = "text";
-    text.dir = "auto";
-    text.textContent = message.content;
+    const shown = this.#items.get(message.id);
+    const row = Row.create({ ...message, date: shown?.row.date ?? new Date().toISOString() });
+    row.li.classList.add("own", state);
+    // Nothing can lead to it before it is stored.
+    row.article.removeAttribute("id");
+    row.article.querySelector(".when").removeAttribute("href");
     const line = document.createElement("p");
     line.className = "state";
     const why = document.createElement("span");
     why.textContent = reason;
     line.append(why);
-    if (message.recipient) line.prepend(fill(texts.to_person, { recipient: message.recipient }), " · ");
     if (state === "failed") {
       line.append(
         button(texts.retry, () => this.onRetry(message)),
@@ -98,11 +110,11 @@ export class Outbox {
         }),
       );
     }
-    li.append(text, line);
-    const shown = this.#items.get(message.id);
-    this.#items.set(message.id, { message, li });
-    if (shown) shown.li.replaceWith(li);
-    else this.list.append(li);
+    row.article.append(line);
+    this.#items.set(message.id, { message, row });
+    if (shown) shown.row.li.replaceWith(row.li);
+    else this.list.append(row.li);
+    this.follow();
   }
 }
 

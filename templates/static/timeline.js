@@ -40,13 +40,14 @@ export class Timeline {
    * @param {object} parts
    * @param {HTMLElement} parts.scroller scrolls `log`
    * @param {HTMLElement} parts.log
+   * @param {import("./voice.js").Voice} parts.voice is told what is no news, and of what is
    * @param {HTMLOListElement} parts.list holds the server's rows
    * @param {string} parts.before
    * @param {string} parts.after
    * @param {(news: {messages: object[], first: ?Row, wasAtEnd: boolean}) => void} parts.onNew messages came at the end
    */
-  constructor({ scroller, log, list, before, after, onNew }) {
-    Object.assign(this, { scroller, log, list, before, after, isCut: after !== "" });
+  constructor({ scroller, log, voice, list, before, after, onNew }) {
+    Object.assign(this, { scroller, log, voice, list, before, after, isCut: after !== "" });
     this.#onNew = onNew;
     this.#takeOverScrolling();
     this.#quietly(() => {
@@ -95,6 +96,7 @@ export class Timeline {
     const changes = this.#waiting.splice(0);
     if (changes.length === 0) return;
     const wasAtEnd = this.isAtEnd;
+    this.voice.expect(changes.filter(({ message }) => message && !this.#byId.has(message.id)).length);
     const messages = [];
     this.#keepPlace(() => {
       for (const { message, id } of changes) {
@@ -198,7 +200,13 @@ export class Timeline {
     // A page that was opened at a message stays there.
     let isHeld = !this.isCut && !location.hash;
     if (isHeld) this.scrollToEnd();
-    scroller.addEventListener("scroll", () => (isHeld = this.isAtEnd), { passive: true });
+    let top = scroller.scrollTop;
+    const look = () => {
+      // Only who scrolls up lets go: the composer may have grown since, and its observer not have told yet.
+      isHeld = this.isAtEnd || (isHeld && scroller.scrollTop >= top);
+      top = scroller.scrollTop;
+    };
+    scroller.addEventListener("scroll", look, { passive: true });
     const observer = new ResizeObserver(() => isHeld && !this.isCut && this.scrollToEnd());
     observer.observe(scroller);
     observer.observe(scroller.firstElementChild);
@@ -297,9 +305,8 @@ export class Timeline {
 
   /** Makes changes without having them read out: a loaded page is not news. */
   #quietly(change) {
-    this.log.setAttribute("aria-busy", "true");
+    this.voice.hush();
     change();
-    this.log.setAttribute("aria-busy", "false");
   }
 
   /** Makes changes under the reader's eyes: at the end they stay at the end, elsewhere the row they read stays. */

@@ -114,7 +114,7 @@ async fn the_keyboard_is_enough() {
 }
 
 #[tokio::test]
-async fn enter_chooses_a_word_while_an_input_method_composes() {
+async fn enter_chooses_a_word_while_an_input_method_composes_and_is_a_new_line_on_touch() {
     with_chromium(async |chromium| {
         let server = TestServer::start().await;
         chromium
@@ -132,6 +132,52 @@ async fn enter_chooses_a_word_while_an_input_method_composes() {
                 assert!(ana.messages().await.is_empty(), "the Enter of the input method sent the message");
                 ana.press(Key::Enter + "").await;
                 ana.wait_for_messages(&["日本"]).await;
+                // A touch keyboard has no Shift+Enter: there, Enter is the new line.
+                ana.tell_chrome("Emulation.setTouchEmulationEnabled", json!({ "enabled": true })).await;
+                ana.press("uno" + Key::Enter + "dos").await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("uno\ndos"));
+                ana.click("#send").await;
+                ana.wait_for_messages(&["日本", "uno\ndos"]).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_is_read_out_and_of_a_flood_only_its_number() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                // For each new row, whether the log was a live region when it came.
+                let watch = "window.aloud = []; new MutationObserver((changes) => {
+                    for (const { addedNodes } of changes) for (const _ of addedNodes)
+                        window.aloud.push(document.getElementById('log').ariaLive !== 'off');
+                    }).observe(document.getElementById('rows'), { childList: true })";
+                let is_silent = "return document.getElementById('log').ariaLive === 'off'";
+                ana.wait("the page has settled", async || !ana.ask::<bool>(is_silent).await).await;
+                ana.driver.execute(watch, Vec::new()).await.unwrap();
+                server.say("general", "one").await;
+                ana.wait("it is read out", async || ana.ask::<Vec<bool>>("return window.aloud").await == [true]).await;
+                let documents =
+                    (0..100).map(|n| doc! { "content": n.to_string(), "sender": "robot", "date": DateTime::now() });
+                server.messages().insert_many(documents).await.unwrap();
+                let news = "return document.getElementById('news').textContent";
+                ana.wait("their number is said", async || ana.ask::<String>(news).await.ends_with("new messages"))
+                    .await;
+                let aloud: Vec<bool> = ana.ask("return window.aloud").await;
+                assert_eq!(aloud.len(), 101);
+                assert!(aloud.iter().filter(|is_aloud| **is_aloud).count() <= 20, "{aloud:?}");
+                // And afterwards it speaks again.
+                ana.wait("it listens again", async || !ana.ask::<bool>(is_silent).await).await;
+                server.say("general", "two").await;
+                ana.wait("it is read out", async || {
+                    ana.ask::<Vec<bool>>("return window.aloud").await.last() == Some(&true)
+                })
+                .await;
             })
             .await;
         server.stop().await;

@@ -90,7 +90,7 @@ async fn a_killed_server_comes_back_with_nothing_lost_and_nothing_doubled() {
 }
 
 #[tokio::test]
-async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
+async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message_in_its_order() {
     with_chromium(async |chromium| {
         let mongo = mongo().await;
         let (database, uri) = fresh().await;
@@ -111,6 +111,10 @@ async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
                 let is_kept = ana.text_of(".column").await.contains("precious");
                 assert!(is_kept, "the text is neither in the outbox nor in the conversation");
                 ana.picture("refused").await;
+                // What is written meanwhile does not overtake.
+                ana.say("Ana", "then this").await;
+                ana.say("Ana", "and this").await;
+                assert_eq!(ana.ask::<u32>("return document.querySelectorAll('#outbox article').length").await, 3);
                 // Impatience is harmless.
                 let retry =
                     "document.querySelectorAll('#outbox .failed button').forEach((button, at) => at || button.click())";
@@ -122,8 +126,8 @@ async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message() {
                     ana.text_of("#outbox").await.is_empty() && ana.text_of("#note").await.is_empty()
                 })
                 .await;
-                ana.wait_for_messages(&["precious"]).await;
-                assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 1);
+                ana.wait_for_messages(&["precious", "then this", "and this"]).await;
+                assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 3);
             })
             .await;
         app.stop().await;

@@ -96,3 +96,36 @@ async fn without_javascript_search_and_links_work_too() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_end_key_leads_to_the_newest_message_and_moves_within_a_text() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let ids = busy_room(&server).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                // Amid its neighbours: the newest messages are left out here.
+                ana.open_live(&format!("{}/rooms/general?at={}", server.url, ids[20])).await;
+                assert!(!ana.messages().await.contains(&"199".into()));
+                let is_at_end = "const s = document.getElementById('scroller'); return s.scrollHeight - s.clientHeight - s.scrollTop < 2";
+                // In a text it is the text's.
+                ana.fill("content", "a draft").await;
+                ana.press(thirtyfour::Key::Home + "" + thirtyfour::Key::End).await;
+                assert_eq!(ana.ask::<u32>("return document.activeElement.selectionStart").await, 7);
+                assert!(!ana.messages().await.contains(&"199".into()));
+                ana.driver.execute("document.getElementById('scroller').focus()", Vec::new()).await.unwrap();
+                ana.press(thirtyfour::Key::End + "").await;
+                ana.wait("the newest is there", async || ana.messages().await.last().is_some_and(|last| last == "199")).await;
+                ana.wait("and in sight", async || ana.ask::<bool>(is_at_end).await).await;
+                // From the empty field, too.
+                ana.fill("content", "").await;
+                ana.driver.execute("document.getElementById('scroller').scrollTop = 0", Vec::new()).await.unwrap();
+                ana.wait("it has scrolled", async || !ana.ask::<bool>(is_at_end).await).await;
+                ana.field("content").await.send_keys(thirtyfour::Key::End + "").await.unwrap();
+                ana.wait("the end is in sight again", async || ana.ask::<bool>(is_at_end).await).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}

@@ -5,6 +5,7 @@ mod access;
 mod axe;
 mod chromium;
 mod docs;
+mod embed;
 mod faults;
 mod find;
 #[allow(dead_code)] // Shared with the server's tests, which use the rest.

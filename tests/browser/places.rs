@@ -95,3 +95,102 @@ async fn what_is_said_after_a_direct_message_is_for_the_room_again() {
     })
     .await;
 }
+
+/// How many are here, as the page says when it asks again.
+async fn here(person: &Person) -> String {
+    let ask_again = "document.dispatchEvent(new Event('visibilitychange'))";
+    person.driver.execute(ask_again, Vec::new()).await.unwrap();
+    person.text_of("#here").await
+}
+
+#[tokio::test]
+async fn who_is_here_is_who_looks_at_the_room_and_not_who_left_it_or_only_follows_it() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        server.say("dev", "old").await;
+        server.say("general", "old").await;
+        let room = |name: &str| format!("{}/rooms/{name}", server.url);
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&room("general")).await;
+                ana.wait("she is alone", async || here(&ana).await == "1 here").await;
+                chromium
+                    .window(Window { spanish: true, ..Window::default() }, async |luis| {
+                        luis.open(&room("general")).await;
+                        ana.wait("they are two", async || here(&ana).await == "2 here").await;
+                        luis.wait("he sees it too", async || here(&luis).await == "2 aquí").await;
+                        // The page that he leaves stays in his browser, for the way back; and that of dev follows general.
+                        luis.open(&room("dev")).await;
+                        luis.wait("he is alone in dev", async || here(&luis).await == "1 aquí").await;
+                        ana.wait("she is alone again", async || here(&ana).await == "1 here").await;
+                        server.say("general", "while he was in dev").await;
+                        luis.driver.back().await.unwrap();
+                        luis.wait("he is back", async || luis.connection().await == "En directo").await;
+                        luis.wait_for_messages(&["old", "while he was in dev"]).await;
+                        ana.wait("they are two again", async || here(&ana).await == "2 here").await;
+                    })
+                    .await;
+                ana.wait("he has closed his browser", async || here(&ana).await == "1 here").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_asked_for_it_is_notified_of_what_is_meant_for_them_while_they_look_elsewhere() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        server.say("dev", "old").await;
+        chromium
+            .window(Window::default(), async |ana| {
+                let allow = json!({ "origin": server.url, "permissions": ["notifications"] });
+                ana.tell_chrome("Browser.grantPermissions", allow).await;
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.fill("sender", "Ana").await;
+                // Real ones, of which a list is kept that another tab can read.
+                let keep = "window.shown = []; window.Notification = class extends Notification {
+                    constructor(title, options) {
+                        super(title, options);
+                        window.shown.push(this);
+                        localStorage.notified = JSON.stringify(window.shown.map(({ title, body }) => [title, body]));
+                    } }";
+                ana.driver.execute(keep, Vec::new()).await.unwrap();
+                let send = async |message: serde_json::Value| assert_eq!(server.post(message).await.0, 201);
+                let mention = |content: &str| json!({ "sender": "Luis", "room": "dev", "content": content });
+                let notified = "return JSON.parse(localStorage.notified ?? '[]')";
+                let room = ana.driver.window().await.unwrap();
+                let elsewhere = ana.driver.new_tab().await.unwrap();
+                let look_elsewhere = async || {
+                    ana.driver.switch_to_window(elsewhere.clone()).await.unwrap();
+                    ana.open(&format!("{}/nowhere", server.url)).await;
+                };
+                // Nobody has asked for any.
+                look_elsewhere().await;
+                send(mention("@Ana, unasked")).await;
+                ana.driver.switch_to_window(room.clone()).await.unwrap();
+                ana.wait("it is counted", async || places(&ana).await.contains(&"dev 1".into())).await;
+                ana.click("#notify").await;
+                ana.wait("they are on", async || ana.text_of("#notify").await == "Notifications are on").await;
+                // Whoever looks needs none.
+                send(mention("@Ana, you look")).await;
+                ana.wait("it is counted", async || places(&ana).await.contains(&"dev 2".into())).await;
+                assert_eq!(ana.ask::<Vec<[String; 2]>>(notified).await, Vec::<[String; 2]>::new());
+                look_elsewhere().await;
+                send(mention("for nobody")).await;
+                send(mention("@Ana, you are away")).await;
+                send(json!({ "sender": "Luis", "recipient": "Ana", "content": "psst" })).await;
+                let expected = [["Luis mentioned you in dev", "@Ana, you are away"], ["Luis wrote to you", "psst"]]
+                    .map(|pair| pair.map(String::from));
+                ana.wait("both are shown", async || ana.ask::<Vec<[String; 2]>>(notified).await == expected).await;
+                // It leads to what it tells of.
+                ana.driver.switch_to_window(room).await.unwrap();
+                ana.driver.execute("window.shown.at(-1).onclick()", Vec::new()).await.unwrap();
+                ana.wait("the inbox opens", async || ana.messages().await == ["psst"]).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}

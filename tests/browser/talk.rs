@@ -1,6 +1,6 @@
 //! The main job, seen by people.
 
-use mongodb::bson::{doc, oid::ObjectId};
+use mongodb::bson::{Bson, doc, oid::ObjectId};
 use serde_json::json;
 use thirtyfour::prelude::*;
 
@@ -120,6 +120,11 @@ async fn without_javascript_the_form_posts_and_comes_back() {
 async fn what_others_write_is_text_and_never_markup() {
     with_chromium(async |chromium| {
         let server = TestServer::start().await;
+        // What would be left if a text became markup all the same: no script that is not a file of this server.
+        let page = server.fetch("/rooms/general").await;
+        let policy = page.header("content-security-policy");
+        assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!((page.header("x-content-type-options"), page.header("referrer-policy")), ("nosniff", "same-origin"));
         let attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
         let insert = doc! { "content": attack, "sender": "<b onclick=x>\"'</b>", "room": "</script><i>&amp;" };
         server.messages().insert_one(insert.clone()).await.unwrap();
@@ -223,6 +228,42 @@ async fn a_message_looks_the_same_live_and_after_a_reload() {
                 let live = look().await;
                 ana.open_live(&room).await;
                 assert_eq!(look().await, live);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_order_after_a_reload_is_the_order_that_was_seen_live() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let dates = mongodb::bson::DateTime::now().timestamp_millis();
+        // By a program: ids of every kind, and dates that come late or are equal.
+        let document = |n: i32| {
+            let id: Bson = match n % 4 {
+                0 => ObjectId::new().into(),
+                1 => format!("id {n}").into(),
+                2 => n.into(),
+                _ => mongodb::bson::DateTime::from_millis(n.into()).into(),
+            };
+            let date = mongodb::bson::DateTime::from_millis(dates + i64::from(n * 7 % 5) * 1_000);
+            doc! { "_id": id, "content": n.to_string(), "sender": "robot", "date": date }
+        };
+        chromium
+            .window(Window::default(), async |ana| {
+                let room = format!("{}/rooms/general", server.url);
+                ana.open_live(&room).await;
+                for batch in 0..4 {
+                    server.messages().insert_many((batch * 10..(batch + 1) * 10).map(document)).await.unwrap();
+                }
+                ana.wait("all are there", async || ana.messages().await.len() == 40).await;
+                let live = ana.messages().await;
+                let as_written: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+                assert_ne!(live, as_written, "they are placed, not appended");
+                ana.open_live(&room).await;
+                assert_eq!(ana.messages().await, live);
             })
             .await;
         server.stop().await;

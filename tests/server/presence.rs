@@ -68,6 +68,29 @@ async fn a_session_is_counted_in_each_room_while_it_follows_it() {
 }
 
 #[tokio::test]
+async fn who_follows_rooms_in_passing_is_counted_only_where_they_say_they_are() {
+    let server = TestServer::start().await;
+    let rooms = ["general", "dev", "random"];
+    let mut one = server.follow("room=general&room=dev&here=general&here=random").await;
+    let _nowhere = server.follow("room=general&room=dev&here=").await;
+    assert_eq!(here(&server, &rooms).await, [1, 0, 0]);
+    for frame in [
+        json!({ "type": "subscribe", "room": "random" }),
+        json!({ "type": "unsubscribe", "room": "dev" }),
+        json!({ "type": "unsubscribe", "room": "general" }),
+    ] {
+        let kind = format!("{}d", frame["type"].as_str().unwrap());
+        one.send(frame).await;
+        one.expect(&kind).await;
+    }
+    assert_eq!(here(&server, &rooms).await, [0, 0, 1]);
+    drop(one);
+    expect_here(&server, &rooms, &[0, 0, 0]).await;
+    assert_eq!(server.fetch("/ws?room=general&here=system.x").await.status, 422);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn who_is_refused_is_not_counted() {
     let server = TestServer::start_with(&["--topics-max", "2"]).await;
     let url = server.url.replacen("http", "ws", 1);

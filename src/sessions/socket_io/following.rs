@@ -71,11 +71,11 @@ impl Following {
                     // What it followed already is told from there on once more: there is one place for all topics, and a
                     // client applies by id.
                     let topics = [subscription.topics(), std::slice::from_ref(&topic)].concat();
-                    return self.open(Interest { topics, after: Some(after) }, topic).map_err(too_many);
+                    return self.open(Interest { topics, after: Some(after), here: None }, topic).map_err(too_many);
                 }
             }
         }
-        self.open(Interest { topics: vec![topic.clone()], after }, topic).map_err(too_many)
+        self.open(Interest { topics: vec![topic.clone()], after, here: None }, topic).map_err(too_many)
     }
 
     fn open(&mut self, interest: Interest, topic: Topic) -> Result<Followed, TopicsError> {
