@@ -162,12 +162,10 @@ enum LiveFailure {
 
 impl From<Problem> for LiveFailure {
     fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
-            503 => {
-                let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
-                Self::Unavailable(Json(problem), retry_after_secs)
-            }
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
     }
