@@ -52,8 +52,8 @@ async fn the_specification_names_every_operation_and_every_status() {
     assert_eq!(
         found,
         [
-            "get /api/changes readChanges 200 422 429 default",
-            "get /api/events followEvents 200 422 429 default",
+            "get /api/changes readChanges 200 422 429 503 default",
+            "get /api/events followEvents 200 422 429 503 default",
             "get /api/messages listMessages 200 404 422 429 503 default",
             "get /api/messages/{id} getMessage 200 404 429 503 default",
             "get /api/presence getPresence 200 422 429 default",
