@@ -5,6 +5,7 @@
 
 mod draft;
 mod id;
+mod invisible;
 mod name;
 mod search;
 

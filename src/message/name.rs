@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::{Serialize, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{DEFAULT_ROOM, NAME_CHARS_MAX};
+use super::{DEFAULT_ROOM, NAME_CHARS_MAX, invisible::without_invisible};
 
 /// Why a text can not be a name, a content or an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +24,9 @@ pub enum InvalidText {
     /// A control, line-separator or bidirectional-override character, which could make a name pass as another.
     #[error("must not contain the character U+{:04X}", *.0 as u32)]
     Forbidden(char),
-    /// Not in Unicode normal form C, or with white space around it. Only documents can fail so: clients' input is normalised.
-    #[error("is not in normal form (NFC, no white space around it)")]
+    /// Not in Unicode normal form C, with white space around it, or with something that nobody sees. Only documents can
+    /// fail so: clients' input is normalised.
+    #[error("is not in normal form (NFC, no white space around it, nothing invisible in it)")]
     NotNormal,
     /// A room that looks like a path or like one of MongoDB's own collections.
     #[error("must not contain a part \".\" or \"..\", nor begin with \"system.\"")]
@@ -52,8 +53,7 @@ macro_rules! name {
             /// # Errors
             /// When it is empty, too long, or contains a forbidden character.
             pub fn normalise(text: &str) -> Result<Self, InvalidText> {
-                let normal: String = text.nfc().collect();
-                Self::parse(normal.trim())
+                Self::parse(&normal_form(text))
             }
 
             /// Takes a text that must already be in normal form, as documents must.
@@ -116,10 +116,24 @@ fn check_name(text: &str) -> Result<(), InvalidText> {
     if let Some(forbidden) = text.chars().find(|&c| is_forbidden_in_names(c)) {
         return Err(InvalidText::Forbidden(forbidden));
     }
-    if text.trim() != text || !unicode_normalization::is_nfc(text) {
-        return Err(InvalidText::NotNormal);
+    // Below the combining characters there are, but for two, no others than those of normal form C that are seen.
+    let is_plain = text.chars().all(|c| c < '\u{300}' && !matches!(c, '\u{A0}' | '\u{AD}'));
+    let is_normal = if is_plain { text.trim() == text } else { normal_form(text) == text };
+    if is_normal { Ok(()) } else { Err(InvalidText::NotNormal) }
+}
+
+/// See `invisible`; what is forbidden stays in, to be complained of.
+fn normal_form(text: &str) -> String {
+    let mut normal: String = text.nfc().collect();
+    loop {
+        let visible = without_invisible(&normal);
+        let visible = visible.trim();
+        if visible == normal {
+            return normal;
+        }
+        // What stood on both sides of something that is gone may make one character, and each turn is shorter.
+        normal = visible.nfc().collect();
     }
-    Ok(())
 }
 
 /// Rooms stand in paths, where a browser would resolve dots, and `system.` is MongoDB's own prefix.
@@ -160,6 +174,54 @@ mod tests {
         assert_eq!(UserName::parse("Jose\u{301}"), Err(InvalidText::NotNormal));
         assert_eq!(UserName::normalise("a\u{202E}b"), Err(InvalidText::Forbidden('\u{202E}')));
         assert!(UserName::normalise("👩\u{200D}👩\u{200D}👧").is_ok());
+    }
+
+    #[test]
+    fn nobody_passes_as_another_by_what_is_not_seen() {
+        let hidden =
+            "\u{200B}\u{200E}\u{200F}\u{2060}\u{FEFF}\u{AD}\u{34F}\u{61C}\u{180E}\u{200C}\u{200D}\u{FE0F}\u{E0041}";
+        for c in hidden.chars() {
+            for spelt in [format!("{c}Ana"), format!("An{c}a"), format!("Ana{c}"), format!(" {c} Ana {c}{c}")] {
+                assert_eq!(UserName::normalise(&spelt).unwrap().as_str(), "Ana", "U+{:04X}", c as u32);
+                assert_eq!(UserName::parse(&spelt), Err(InvalidText::NotNormal), "U+{:04X}", c as u32);
+            }
+            assert_eq!(UserName::normalise(&c.to_string()), Err(InvalidText::Empty), "U+{:04X}", c as u32);
+        }
+        assert_eq!(UserName::normalise(hidden), Err(InvalidText::Empty));
+        assert_eq!(UserName::normalise("\u{3164}\u{2800}"), Err(InvalidText::Empty));
+        assert_eq!(UserName::normalise("Ana\u{A0}María").unwrap(), UserName::parse("Ana María").unwrap());
+        assert_eq!(UserName::normalise("e\u{200B}\u{301}").unwrap().as_str(), "é");
+    }
+
+    #[test]
+    fn what_shapes_a_name_stays_in_it() {
+        for name in [
+            "👩\u{200D}👩\u{200D}👧",
+            "❤\u{FE0F}\u{200D}🔥",
+            "👩🏽\u{200D}🚀",
+            "🏳\u{FE0F}\u{200D}🌈",
+            "1\u{FE0F}\u{20E3}",
+            "©\u{FE0F}",
+            "🏴\u{E0067}\u{E0062}\u{E0065}\u{E006E}\u{E0067}\u{E007F}",
+            "می\u{200C}خواهم",
+            "क्\u{200D}ष",
+            "葛\u{E0100}城",
+            "山田\u{3000}太郎",
+            "Ana  María",
+        ] {
+            assert_eq!(UserName::normalise(name).unwrap().as_str(), name, "{name:?}");
+            assert!(UserName::parse(name).is_ok(), "{name:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_name_is_its_own_normal_form(text in "[a-zéñ 0\u{301}\u{200B}-\u{200F}\u{A0}\u{FE0F}\u{20E3}\u{3000}\u{AD}می❤👩🔥\u{E0061}-\u{E0064}\u{1100}\u{1161}]{0,12}") {
+            if let Ok(name) = UserName::normalise(&text) {
+                proptest::prop_assert_eq!(UserName::parse(name.as_str()), Ok(name.clone()));
+                proptest::prop_assert_eq!(UserName::normalise(name.as_str()), Ok(name));
+            }
+        }
     }
 
     #[test]

@@ -40,9 +40,18 @@ export const storage = {
   },
 };
 
-/** The name's normal form, as the server makes it, or `null` if the server would refuse it. */
+/** What is not seen: marks of direction, fillers and the like; and, behind a letter that they do not shape, joiners. */
+const HIDDEN =
+  /[\u00AD\u034F\u061C\u115F\u1160\u180E\u200B\u200E\u200F\u2060-\u2065\u206A-\u206F\u2800\u3164\uFEFF\uFFA0]|(?<![\u0590-\u{10FFFF}])[\u200C\u200D\uFE00-\uFE0E]/gu;
+const NARROW_SPACES = /[\u00A0\u1680\u2000-\u200A\u202F\u205F]/gu;
+
+/**
+ * The name's normal form, or `null` if the server would refuse it. It makes the form itself, and has the last word on
+ * the rarest of characters.
+ */
 export function normaliseName(name) {
-  const normal = name.normalize("NFC").trim();
+  const visible = name.normalize("NFC").replace(HIDDEN, "").replace(NARROW_SPACES, " ");
+  const normal = visible.normalize("NFC").trim();
   const isForbidden = /[\p{Cc}\u2028\u2029\u202A-\u202E\u2066-\u2069]/u.test(normal);
   return normal && characters(normal) <= 64 && !isForbidden ? normal : null;
 }
