@@ -90,13 +90,15 @@ async fn main() -> std::io::Result<()> {
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
         answers_bytes_max: 1 << 28,
+        trusted_proxies: [].into(),
+        bodies_bytes_max: 64 * 1024 * 1024,
     };
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);
     let places = || Arc::new(Semaphore::new(SESSIONS_MAX));
     let routes = Route::new()
         .nest_no_strip("/socket.io", EngineIo::new(service, places(), payload, metrics, stop.clone()))
         .nest_no_strip("/engine.io", EngineIo::new(engine, places(), payload, metrics, stop.clone()));
-    FrontDoor::new(listener, limits).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
+    FrontDoor::new(listener, limits, metrics).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
     Ok(())
 }
 

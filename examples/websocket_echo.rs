@@ -7,6 +7,7 @@ use corriente::{
     listener::{ClientStream, DoorLimits, FrontDoor},
     problem::Problem,
     sessions::{Incoming, Outgoing, ReadError, Socket, WriteError, accept},
+    telemetry::Metrics,
 };
 use poem::{EndpointExt, Request, Response, Route, get, handler};
 use tokio::net::TcpListener;
@@ -21,16 +22,23 @@ async fn main() -> std::io::Result<()> {
     let address = format!("{}:{}", setting("HOST", "127.0.0.1"), setting("PORT", "9001"));
     let listener = TcpListener::bind(address).await?;
     println!("listening on ws://{}", listener.local_addr()?);
+    run(listener).await;
+    Ok(())
+}
+
+/// Serves for ever.
+pub async fn run(listener: TcpListener) {
     let limits = DoorLimits {
         connections_max: 1_000,
         connections_per_address_max: 1_000,
         header_time_max: SILENCE_MAX,
         silence_max: SILENCE_MAX,
         answers_bytes_max: 1 << 28,
+        trusted_proxies: [].into(),
+        bodies_bytes_max: 64 * 1024 * 1024,
     };
     let routes = Route::new().at("/*any", get(serve)).at("/", get(serve)).map_to_response();
-    FrontDoor::new(listener, limits).serve(routes, CancellationToken::new(), SILENCE_MAX).await;
-    Ok(())
+    FrontDoor::new(listener, limits, &Metrics::default()).serve(routes, CancellationToken::new(), SILENCE_MAX).await;
 }
 
 #[handler]

@@ -19,6 +19,7 @@ use crate::{
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
+    rates::Rates,
     replay::Replays,
     routes::{RequestLimits, routes},
     sessions::{Sessions, Sources},
@@ -88,15 +89,18 @@ impl App {
         let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
         let keeper = presence_keeper.run(stop.clone());
         let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
+        let rates = Rates::new(config.rate_limits(), &metrics);
         let api = Api {
             history: history.clone(),
             inserter: inserter.for_source("rest"),
+            rates: rates.clone(),
             presence: presence.clone(),
             status: status.clone(),
         };
         let pages = Pages {
             history,
             inserter: inserter.for_source("form"),
+            rates: rates.clone(),
             status: status.clone(),
             collection: config.collection.clone(),
             rooms: RoomList::default(),
@@ -107,6 +111,7 @@ impl App {
             sources: Sources { live, replays, presence, topics_max: config.topics_max },
             status,
             inserter: inserter.for_source("websocket"),
+            rates: rates.clone(),
             metrics: metrics.clone(),
             drain_max: Duration::from_secs(config.drain_secs),
             silence_max: Duration::from_secs(config.silence_secs),
@@ -116,20 +121,21 @@ impl App {
             places: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
         };
 
-        let wanted = SocketAddr::new(config.host, config.port);
-        let listener = bind(wanted).await?;
+        info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
+        let listener = bind(config).await?;
         let address = listener.local_addr()?;
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let limits = RequestLimits {
             origins: Origins::new(&config.allow_origin),
+            rates,
             body_time_max: Duration::from_secs(config.body_secs),
         };
         let failed = sessions.failed.clone();
         let closer = async move { failed.cancelled().await };
         let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
+        let door = FrontDoor::new(listener, config.door_limits(), &metrics);
         let endpoint = routes(api, pages, sessions, metrics, limits);
-        let door = FrontDoor::new(listener, config.door_limits());
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
         let vital = vec![server, keeper, closer, watcher, committer];
@@ -141,7 +147,7 @@ impl App {
     /// # Errors
     /// When it can not: one sentence for a person.
     pub async fn check_address(config: &Config) -> anyhow::Result<()> {
-        bind(SocketAddr::new(config.host, config.port)).await.map(drop)
+        bind(config).await.map(drop)
     }
 
     /// Where the server answers.
@@ -206,10 +212,13 @@ impl Vital {
     }
 }
 
-async fn bind(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(wanted).await.with_context(|| {
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let Config { host, port, .. } = config;
+    // An address of IPv6 may also be written as in a URL.
+    let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    TcpListener::bind((name, *port)).await.with_context(|| {
         format!(
-            "{wanted} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
+            "{host}:{port} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
         )
     })
 }

@@ -1,17 +1,24 @@
 //! Every setting: flag, variable, default and reason. No other file reads the environment.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 
 use crate::{
     feed::LogLimits,
-    listener::DoorLimits,
+    listener::{DoorLimits, TrustedProxy},
     mongo::{QueueLimits, SchemaOptions},
     origin::AllowedOrigin,
+    rates::RateLimits,
     replay::ReplayLimits,
     telemetry::LogFormat,
 };
+
+/// What the program takes by itself, with the driver's connections, the tables of rates, and what the allocator keeps.
+const PROGRAM_BYTES_MAX: usize = 96 * 1024 * 1024;
+/// What one connection can make the server hold at most: a message of 64 KiB of which the last byte does not come, in
+/// memory that grew with it; as much that was read ahead; and an answer or a frame that is not taken.
+const CONNECTION_BYTES_MAX: usize = 256 * 1024;
 
 /// A realtime chat server driven by MongoDB change streams.
 #[derive(Debug, Clone, Parser)]
@@ -35,9 +42,10 @@ pub struct Config {
     #[arg(long, env = "EPOCH", default_value = "")]
     pub epoch: String,
 
-    /// The address to listen on. The default is reachable from this machine only, as nobody signs in
+    /// The address to listen on, or a name of this machine. The default is reachable from this machine only, as nobody
+    /// signs in
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
-    pub host: IpAddr,
+    pub host: String,
 
     /// The port to listen on; 0 takes any free one
     #[arg(long, env = "PORT", default_value_t = 3000)]
@@ -71,6 +79,28 @@ pub struct Config {
     #[arg(long, env = "CONNECTIONS_PER_ADDRESS_MAX", default_value_t = 20_000)]
     pub connections_per_address_max: usize,
 
+    /// The most messages per second of one address (of one /64 network with IPv6), of which ten seconds' worth may come at
+    /// once; more are refused with 429. 0 = no limit. An office behind one address never writes as much; it is a small part
+    /// of what the server can store
+    #[arg(long, env = "RATE_PER_ADDRESS", default_value_t = 1_000)]
+    pub rate_per_address: u32,
+
+    /// The most messages per second of one sender at one address, in the same way. 0 = no limit. People write less, and
+    /// what a program sends in their name fits in a burst
+    #[arg(long, env = "RATE_PER_SENDER", default_value_t = 200)]
+    pub rate_per_sender: u32,
+
+    /// The most requests, and frames over sockets, per second of one address, in the same way. 0 = no limit. A page is
+    /// about fifteen requests, of which only those that read the database count
+    #[arg(long, env = "RATE_REQUESTS_PER_ADDRESS", default_value_t = 2_000)]
+    pub rate_requests_per_address: u32,
+
+    /// Proxies in front of this server, whose X-Forwarded-For or Forwarded is believed: addresses and networks such as
+    /// 10.0.0.0/8, repeated or separated by commas; without a value, or `true`: those on this machine and in private
+    /// networks. Unset: nobody is believed, and a proxy's clients share what is meant for one address
+    #[arg(long, env = "TRUST_PROXY", value_delimiter = ',', num_args = 0..=1, default_missing_value = "true")]
+    pub trust_proxy: Vec<TrustedProxy>,
+
     /// How many seconds a client may take to send the headers of a request, and how long a connection that has no
     /// request is kept
     #[arg(long, env = "HEADER_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -79,6 +109,10 @@ pub struct Config {
     /// How many seconds a client may take to send the body of a request
     #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub body_secs: u64,
+
+    /// The most memory of the bodies of requests, in bytes: so much is held for clients that send slowly
+    #[arg(long, env = "BODIES_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
+    pub bodies_bytes_max: usize,
 
     /// After how many seconds without a byte that moves a connection is closed
     #[arg(long, env = "SILENCE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -144,6 +178,35 @@ impl Config {
             header_time_max: Duration::from_secs(self.header_secs),
             silence_max: Duration::from_secs(self.silence_secs),
             answers_bytes_max: self.answers_bytes_max,
+            trusted_proxies: self.trust_proxy.as_slice().into(),
+            bodies_bytes_max: self.bodies_bytes_max,
+        }
+    }
+
+    /// The resident memory that the process stays below when all limits are reached at once, in bytes: `docs/limits.md` says
+    /// what each part of it is.
+    pub fn memory_bytes_max(&self) -> usize {
+        let parts = [
+            PROGRAM_BYTES_MAX,
+            self.log_bytes_max,
+            self.replays_kept_bytes_max,
+            // As they are read, and as the entries of a log with their encodings.
+            self.replays_max.saturating_mul(self.replay_bytes_max).saturating_mul(5),
+            // The message, its document, and the command that it leaves in.
+            self.inserts_waiting_bytes_max.saturating_mul(3),
+            self.bodies_bytes_max,
+            self.answers_bytes_max,
+            self.connections_max.saturating_mul(CONNECTION_BYTES_MAX),
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// See [`RateLimits`].
+    pub fn rate_limits(&self) -> RateLimits {
+        RateLimits {
+            messages_per_address: self.rate_per_address,
+            messages_per_sender: self.rate_per_sender,
+            requests_per_address: self.rate_requests_per_address,
         }
     }
 

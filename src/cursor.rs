@@ -156,4 +156,26 @@ mod tests {
             assert_ne!(Cursor::of_event(0, time, &n.to_string()).key, BOUNDARY);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_reads_as_a_cursor_is_written_back_the_same(
+            text in proptest::prop_oneof![".{0,64}", "[0-9a-f]{8}-[0-9a-f]{16}-[0-9a-f]{8}", "[0-9a-fA-F_-]{34}"],
+        ) {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                proptest::prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_makes_it_another_one_or_none(numbers: [u32; 4], at in 0..34_usize, bit in 0..8_u32) {
+            let [epoch, seconds, increment, key] = numbers;
+            let cursor = Cursor { epoch, time: ClusterTime { seconds, increment }, key };
+            let mut bytes = cursor.to_string().into_bytes();
+            bytes[at] ^= 1 << bit;
+            if let Ok(text) = String::from_utf8(bytes) {
+                proptest::prop_assert_ne!(text.parse(), Ok(cursor));
+            }
+        }
+    }
 }

@@ -53,6 +53,7 @@ pub mod origin;
 pub mod pages;
 pub mod presence;
 pub mod problem;
+pub mod rates;
 pub mod replay;
 pub mod routes;
 pub mod sessions;

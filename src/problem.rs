@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     message::FieldError,
     mongo::{InsertError, ReadError},
+    rates::TooMany,
 };
 
 /// What went wrong, what it means, and what to do.
@@ -37,9 +38,9 @@ pub struct Problem {
     /// The id with which to send the message again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// After how many seconds to try again.
-    #[oai(skip)]
-    #[serde(skip)]
+    /// After how many seconds to try again, as the header `Retry-After` says it in an answer.
+    #[oai(rename = "retry_after")]
+    #[serde(rename = "retry_after", skip_serializing_if = "Option::is_none")]
     pub retry_after_secs: Option<u32>,
 }
 
@@ -159,6 +160,13 @@ impl From<InsertError> for Problem {
             InsertError::Overloaded => Self::unavailable(detail),
             InsertError::Unknown { id } => Self { id: Some(id.to_string()), ..Self::unavailable(detail) },
         }
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(too_many: TooMany) -> Self {
+        let retry_after_secs = Some(too_many.retry_after_secs);
+        Self { retry_after_secs, ..Self::new(StatusCode::TOO_MANY_REQUESTS, too_many.to_string()) }
     }
 }
 

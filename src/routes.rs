@@ -8,7 +8,7 @@ use poem::{
     endpoint::make_sync,
     error::NotFoundError,
     get,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::CatchPanic,
 };
 use tokio::time::timeout;
@@ -16,9 +16,11 @@ use tokio::time::timeout;
 use crate::{
     api::{self, Api},
     asyncapi,
+    listener::ClientNetwork,
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
+    rates::Rates,
     sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
 };
@@ -31,6 +33,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 pub struct RequestLimits {
     /// Which web pages may use the server.
     pub origins: Origins,
+    /// How much one client may ask for.
+    pub rates: Rates,
     /// How long the body of a request to the API may take to come.
     pub body_time_max: Duration,
 }
@@ -78,7 +82,33 @@ pub fn routes(
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
+        .around(tell_methods)
+        .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone()))
         .with(limits.origins)
+}
+
+/// What costs next to nothing, and what operators ask, is never refused.
+const UNBOUND: [&str; 6] = ["/livez", "/readyz", "/metrics", "/static/", "/client.js", "/favicon.ico"];
+
+/// Refuses what is too much for one client: with a page for browsers, which ask for HTML, and a problem for everybody else.
+async fn bound_rate<E: Endpoint<Output = Response>>(
+    endpoint: Arc<E>,
+    request: Request,
+    rates: Rates,
+) -> poem::Result<Response> {
+    if UNBOUND.iter().any(|path| request.uri().path().starts_with(path)) {
+        return endpoint.call(request).await;
+    }
+    match rates.request(ClientNetwork::of_request(&request)) {
+        Ok(()) => endpoint.call(request).await,
+        Err(too_many) if asks_for_html(&request) => Ok(pages::too_many(&request, too_many.retry_after_secs)),
+        Err(too_many) => Ok(Problem::from(too_many).into_response()),
+    }
+}
+
+fn asks_for_html(request: &Request) -> bool {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
+    accepted.is_some_and(|types| types.contains("text/html"))
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.
@@ -92,8 +122,7 @@ async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Re
 /// An unknown URL is a page for browsers, which ask for HTML, and the usual problem for everybody else. (A route
 /// `/*rest` would also take `/`.)
 async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
-    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
-    if !accepted.is_some_and(|types| types.contains("text/html")) {
+    if !asks_for_html(&request) {
         return endpoint.call(request).await.map(IntoResponse::into_response);
     }
     let mut asked = Request::builder().uri(request.uri().clone()).finish();
@@ -111,3 +140,20 @@ async fn answer_error(error: poem::Error) -> Response {
     }
     Problem::of_error(&error).into_response()
 }
+
+/// Says which methods an address has to who has used another one, as RFC 9110 wants it.
+async fn tell_methods<E: Endpoint<Output = Response>>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
+    let is_written_to = {
+        let path = request.uri().path();
+        path == "/api/messages" || WRITTEN_TO.iter().any(|place| path.starts_with(place))
+    };
+    let mut response = endpoint.call(request).await?;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let methods = if is_written_to { "GET, HEAD, POST" } else { "GET, HEAD" };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    }
+    Ok(response)
+}
+
+/// Below which addresses there are such that take a POST.
+const WRITTEN_TO: [&str; 3] = ["/rooms/", "/inbox/", "/socket.io"];

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub stream_reopens: Family<ReasonLabels, Counter>,
     /// Stretches of the past that were asked for, by how that ended.
     pub replays: Family<OutcomeLabels, Counter>,
+    /// Requests, messages and connections that were too many, by the bound that they were over.
+    pub refusals: Family<ReasonLabels, Counter>,
     /// Sessions that were told to reload.
     pub resets: Family<ReasonLabels, Counter>,
     /// Open sessions by transport.
@@ -112,6 +114,7 @@ impl Default for Metrics {
         let invalid_documents = Family::default();
         let stream_reopens = Family::default();
         let replays = Family::default();
+        let refusals = Family::default();
         let resets = Family::default();
         let connections = Family::default();
         let log_entries = Gauge::default();
@@ -126,6 +129,7 @@ impl Default for Metrics {
         );
         registry.register("stream_reopens", "Times the change stream was opened again", stream_reopens.clone());
         registry.register("replays", "Stretches of the past read again for clients, by outcome", replays.clone());
+        registry.register("refusals", "Requests, messages and connections that were too many", refusals.clone());
         registry.register("resets", "Sessions told to reload their history", resets.clone());
         registry.register("connections", "Open sessions", connections.clone());
         registry.register("log_entries", "Entries of the log", log_entries.clone());
@@ -138,6 +142,7 @@ impl Default for Metrics {
             invalid_documents,
             stream_reopens,
             replays,
+            refusals,
             resets,
             connections,
             log_entries,

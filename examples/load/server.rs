@@ -62,6 +62,12 @@ impl Program {
         let files = tempfile::tempdir()?;
         let mut command = Command::new(profile.join("corriente"));
         command.args(["--port", "0", "--drain-secs", "0", "--data-dir"]).arg(files.path().join("data")).args(args);
+        // What is measured is the server, and all load comes from one address.
+        for limit in ["--rate-per-address", "--rate-per-sender", "--rate-requests-per-address"] {
+            if !args.iter().any(|arg| arg.starts_with(limit)) {
+                command.args([limit, "0"]);
+            }
+        }
         match mongodb_uri {
             Some(uri) => command.env("MONGODB_URI", uri),
             None => command.env_remove("MONGODB_URI"),

@@ -26,6 +26,10 @@ const STOP_SECS_MAX: u64 = 10;
 /// memory must be flat.
 const LOG_ENTRIES_MAX: usize = 5_000;
 
+/// All clients have one address, and write faster than people.
+const WITHOUT_RATES: [&str; 6] =
+    ["--rate-per-address", "0", "--rate-per-sender", "0", "--rate-requests-per-address", "0"];
+
 /// One server.
 pub struct Program {
     pub url: String,
@@ -68,7 +72,7 @@ impl Program {
     pub async fn start(binary: &Path, uri: &str, port: u16, log: PathBuf) -> anyhow::Result<Self> {
         let (port_text, entries_max) = (port.to_string(), LOG_ENTRIES_MAX.to_string());
         let args = ["--mongodb-uri", uri, "--port", &port_text, "--log-entries-max", &entries_max];
-        let args = args.map(str::to_owned).to_vec();
+        let args = args.into_iter().chain(WITHOUT_RATES).map(str::to_owned).collect();
         let url = format!("http://127.0.0.1:{port}");
         let program = Self { url, binary: binary.to_owned(), args, log, life: Mutex::default() };
         program.restart().await?;

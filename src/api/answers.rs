@@ -90,6 +90,14 @@ pub(super) enum SendFailure {
     /// A field breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many messages or requests come from your address, or under this name; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// The message may or may not be stored: send it again with the `id` of this answer.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -98,7 +106,7 @@ pub(super) enum SendFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -112,6 +120,14 @@ pub(super) enum PageFailure {
     /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now, or has not come to `since` yet.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -120,7 +136,7 @@ pub(super) enum PageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -131,6 +147,14 @@ pub(super) enum MessageFailure {
     /// There is no such message.
     #[oai(status = 404, content_type = "application/problem+json")]
     NotFound(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -139,7 +163,7 @@ pub(super) enum MessageFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -150,6 +174,14 @@ pub(super) enum ListFailure {
     /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// MongoDB can not be read just now.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -158,7 +190,7 @@ pub(super) enum ListFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
@@ -169,15 +201,25 @@ pub(super) enum PresenceFailure {
     /// There is no parameter `room`, more than a hundred, or one that can be no room.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
 
 impl From<Problem> for PresenceFailure {
     fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
     }
@@ -193,6 +235,7 @@ impl From<Problem> for SendFailure {
             413 => Self::TooLarge(Json(problem)),
             415 => Self::MediaType(Json(problem)),
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -205,6 +248,7 @@ impl From<Problem> for PageFailure {
         match problem.status {
             404 => Self::NotFound(Json(problem)),
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -216,6 +260,7 @@ impl From<Problem> for MessageFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             404 => Self::NotFound(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
@@ -227,6 +272,7 @@ impl From<Problem> for ListFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
+            429 => Self::TooMany(Json(problem), retry_after_secs),
             503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }

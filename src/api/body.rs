@@ -120,6 +120,16 @@ impl Type for Fields {
 
     fn register(registry: &mut Registry) {
         NewMessageBody::register(registry);
+        // The framework has no word for it: a field that need not be there may also be null.
+        if let Some(schema) = registry.schemas.get_mut(NewMessageBody::name().as_ref()) {
+            for (name, field) in &mut schema.properties {
+                if let MetaSchemaRef::Inline(field) = field
+                    && !schema.required.contains(&*name)
+                {
+                    field.nullable = true;
+                }
+            }
+        }
     }
 
     fn as_raw_value(&self) -> Option<&Self> {
@@ -239,7 +249,6 @@ impl Example for RoomPresenceBody {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use poem_openapi::types::ToJSON;
 
     use super::*;
     use crate::message::{MessageId, RoomName, UserName};

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
+    listener::ClientNetwork,
     message::{Draft, MessageId, NewMessage, UserName},
     mongo::ReadError,
     problem::Problem,
@@ -47,6 +48,7 @@ impl MessagesApi {
         #[oai(name = "Idempotency-Key", validator(min_length = 1, max_length = 256))]
         idempotency_key: Header<Option<String>>,
         headers: &HeaderMap,
+        from: ClientNetwork,
     ) -> Result<SentAnswer, SendFailure> {
         // The framework takes a header of bytes that are no text for none, and a retry would then not be harmless.
         if idempotency_key.0.is_none() && headers.contains_key("Idempotency-Key") {
@@ -61,6 +63,7 @@ impl MessagesApi {
             }
             message.id = Some(id_of_key(&message.sender, &key));
         }
+        self.0.rates.message(from, &message.sender).map_err(Problem::from)?;
         let inserted = self.0.inserter.insert(message).await.map_err(Problem::from)?;
         let location = format!("/api/messages/{}", inserted.message.id);
         let body = Json((&inserted.message).into());

@@ -24,6 +24,7 @@ use crate::{
     message::FieldError,
     mongo::{History, Inserter},
     presence::Presence,
+    rates::Rates,
     watcher::WatcherStatus,
 };
 
@@ -34,6 +35,8 @@ pub struct Api {
     pub history: History,
     /// Writes.
     pub inserter: Inserter,
+    /// Bounds what one client writes.
+    pub rates: Rates,
     /// Counts.
     pub presence: Presence,
     /// Tells the place in the stream at which an answer joins it.

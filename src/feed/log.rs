@@ -220,12 +220,7 @@ impl Log {
 
     /// The places of several topics, in log order and each once: a direct message to oneself, or a move from
     /// one followed room to another, stands in two lists.
-    fn merge<'a>(
-        &'a self,
-        from: u64,
-        topics: impl Iterator<Item = &'a Topic>,
-        entries_max: usize,
-    ) -> Entries {
+    fn merge<'a>(&'a self, from: u64, topics: impl Iterator<Item = &'a Topic>, entries_max: usize) -> Entries {
         let entry = |place: u64| (place, self.entries[(place - self.first_place) as usize].clone());
         let rest = |list: &'a VecDeque<u64>| {
             // Most readers are at the end or close to it, and a look at the newest place says so.

@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use hyper::{body::Incoming, http, service::service_fn, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body, Incoming},
+    header, http,
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -27,18 +32,26 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
-    DoorLimits,
+    DoorLimits, PROBLEM, RETRY_AFTER_SECS,
     answers::Answers,
-    guests::Guest,
+    bodies::{Bodies, Held},
+    guests::{Guest, Guests},
+    network::ClientNetwork,
+    proxies::{client_of, is_forwarded},
     stream::{ClientStream, Life, Upgrade},
 };
+use crate::telemetry::Seldom;
 
 /// The most that is read ahead, and so the most that the headers of a request may have, in bytes.
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// The most requests of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 100;
+/// How much of requests over one HTTP/2 connection may come unread, and how much of each answer may wait, in bytes.
+const WINDOW_BYTES: u32 = 64 * 1024;
+const SEND_BYTES_MAX: usize = 64 * 1024;
 /// The most header bytes of a request over HTTP/2.
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 
@@ -48,6 +61,11 @@ pub(super) struct Connection<E> {
     pub(super) answers: Answers,
     pub(super) limits: DoorLimits,
     pub(super) remote: SocketAddr,
+    pub(super) guests: Guests,
+    pub(super) bodies: Bodies,
+    /// Whether it is one of a trusted proxy.
+    pub(super) is_proxied: bool,
+    pub(super) strangers: Arc<Seldom>,
 }
 
 impl<E> Connection<E>
@@ -56,7 +74,7 @@ where
 {
     /// Serves requests until the client goes, takes too long, or `stop`.
     pub(super) async fn serve(self, stream: TcpStream, guest: Guest, stop: CancellationToken) {
-        let DoorLimits { header_time_max, silence_max, .. } = self.limits;
+        let DoorLimits { header_time_max, silence_max, trusted_proxies, .. } = self.limits;
         let Ok(local) = stream.local_addr() else {
             return;
         };
@@ -69,17 +87,40 @@ where
         let has_asked = Arc::new(AtomicBool::new(false));
         let answer = {
             let (endpoint, answers, has_asked) = (self.endpoint, self.answers, has_asked.clone());
-            let (local, remote) = (LocalAddr(local.into()), RemoteAddr(self.remote.into()));
+            let (local, peer) = (LocalAddr(local.into()), self.remote);
             move |mut request: http::Request<Incoming>| {
                 has_asked.store(true, Ordering::Relaxed);
-                if let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() {
-                    request.extensions_mut().insert(Upgrade::new(upgrade));
+                let client = if self.is_proxied {
+                    client_of(&trusted_proxies, peer.ip(), request.headers())
+                } else {
+                    warn_of_stranger(&self.strangers, peer, &request);
+                    peer.ip()
+                };
+                // A connection may carry many requests at once, or those of many clients one after the other.
+                let is_one_of_many = request.version() >= http::Version::HTTP_2;
+                let guest = if self.is_proxied || is_one_of_many {
+                    let guest = self.guests.admit_request(ClientNetwork::of(client), is_one_of_many);
+                    guest.map(Arc::new).map(Some).ok_or(())
+                } else {
+                    Ok(None)
+                };
+                if let (Some(upgrade), Ok(guest)) = (request.extensions_mut().remove::<OnUpgrade>(), &guest) {
+                    request.extensions_mut().insert(Upgrade::new(upgrade, guest.clone()));
                 }
-                let request = Request::from((request, local.clone(), remote.clone(), Scheme::HTTP));
-                let (endpoint, answers) = (endpoint.clone(), answers.clone());
+                let has_body = !request.body().is_end_stream();
+                let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());
+                let mut request = Request::from((request, local.clone(), remote, Scheme::HTTP));
+                let (endpoint, answers, bodies) = (endpoint.clone(), answers.clone(), self.bodies.clone());
                 async move {
-                    let answer = answers.send(endpoint.get_response(request).await).await;
-                    Ok::<http::Response<_>, Infallible>(answer.into())
+                    let (response, guest) = match guest {
+                        Ok(guest) => {
+                            let _taken = has_body.then(|| bodies.bound(&mut request));
+                            (endpoint.get_response(request).await, guest)
+                        }
+                        Err(()) => (too_many(), None),
+                    };
+                    let response: http::Response<_> = answers.send(response).await.into();
+                    Ok::<_, Infallible>(response.map(|body| Held { body, _guest: guest }))
                 }
             }
         };
@@ -109,6 +150,26 @@ where
     }
 }
 
+/// All clients of a proxy that is not named look like one, and share what is meant for one.
+fn warn_of_stranger(strangers: &Seldom, peer: SocketAddr, request: &http::Request<Incoming>) {
+    if is_forwarded(request.headers())
+        && let Some(count) = strangers.count()
+    {
+        warn!(
+            "{} names others for whom it asks ({count} requests so far), and is not believed: if it is your proxy, name it \
+             with --trust-proxy, or all of its clients count as one",
+            peer.ip()
+        );
+    }
+}
+
+/// The answer to a client that has too many requests and streams already.
+fn too_many() -> Response {
+    let response = Response::builder().status(http::StatusCode::SERVICE_UNAVAILABLE);
+    let response = response.content_type("application/problem+json").header(header::RETRY_AFTER, RETRY_AFTER_SECS);
+    response.body(PROBLEM)
+}
+
 fn builder(header_time_max: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time_max).max_buf_size(READ_BYTES_MAX);
@@ -117,6 +178,9 @@ fn builder(header_time_max: Duration) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES_MAX)
         // A peer that does not answer a ping is gone.
         .keep_alive_interval(header_time_max)
         .keep_alive_timeout(header_time_max);

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
+
+use super::network::ClientNetwork;
 
 /// The count. Cheap to clone.
 #[derive(Clone)]
@@ -18,13 +19,14 @@ pub(super) struct Guests {
 struct Counts {
     all: usize,
     /// Addresses without a connection have no entry.
-    per_address: HashMap<IpAddr, usize>,
+    per_address: HashMap<ClientNetwork, usize>,
 }
 
-/// One connection; it counts until it is dropped.
+/// One connection, or one request over a connection that carries many; it counts until it is dropped.
 pub(super) struct Guest {
     counts: Arc<Mutex<Counts>>,
-    address: IpAddr,
+    takes_place: bool,
+    address: Option<ClientNetwork>,
 }
 
 impl Guests {
@@ -33,40 +35,49 @@ impl Guests {
     }
 
     /// Counts one more connection of `address`; `None` when that is one too many.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Guest> {
-        let address = network_of(address);
+    pub(super) fn admit(&self, address: ClientNetwork) -> Option<Guest> {
+        self.count(true, Some(address))
+    }
+
+    /// Counts one more connection of a proxy, which may have as many as there are places.
+    pub(super) fn admit_proxy(&self) -> Option<Guest> {
+        self.count(true, None)
+    }
+
+    /// Counts one more request or stream of `address` over a connection that is not its own alone. Over one that carries
+    /// many at once it takes a place like a connection.
+    pub(super) fn admit_request(&self, address: ClientNetwork, takes_place: bool) -> Option<Guest> {
+        self.count(takes_place, Some(address))
+    }
+
+    fn count(&self, takes_place: bool, address: Option<ClientNetwork>) -> Option<Guest> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = counts.per_address.get(&address).copied().unwrap_or(0);
-        if counts.all >= self.all_max || of_address >= self.per_address_max {
+        let of_address = address.map_or(0, |address| counts.per_address.get(&address).copied().unwrap_or(0));
+        let is_full = takes_place && counts.all >= self.all_max;
+        if is_full || (address.is_some() && of_address >= self.per_address_max) {
             return None;
         }
-        counts.all += 1;
-        counts.per_address.insert(address, of_address + 1);
-        Some(Guest { counts: self.counts.clone(), address })
+        counts.all += usize::from(takes_place);
+        if let Some(address) = address {
+            counts.per_address.insert(address, of_address + 1);
+        }
+        Some(Guest { counts: self.counts.clone(), takes_place, address })
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.all -= 1;
-        if let Some(count) = counts.per_address.get_mut(&self.address) {
+        counts.all -= usize::from(self.takes_place);
+        let Some(address) = self.address else {
+            return;
+        };
+        if let Some(count) = counts.per_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                counts.per_address.remove(&self.address);
+                counts.per_address.remove(&address);
             }
         }
-    }
-}
-
-/// What counts as one address. Of IPv6 a single customer has at least a /64 (RFC 6177).
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address => address,
     }
 }
 
@@ -77,7 +88,7 @@ mod tests {
     #[test]
     fn one_address_can_not_take_all_places_and_places_come_back() {
         let guests = Guests::new(3, 2);
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let address = |text: &str| ClientNetwork::of(text.parse().unwrap());
         let first = guests.admit(address("192.0.2.1"));
         let second = guests.admit(address("::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some());
@@ -90,5 +101,21 @@ mod tests {
         assert!(network.iter().all(Option::is_some));
         drop((second, network));
         assert!(guests.counts.lock().unwrap().per_address.is_empty());
+    }
+
+    #[test]
+    fn behind_a_proxy_its_clients_are_counted_and_not_the_proxy() {
+        let guests = Guests::new(5, 1);
+        let address = |text: &str| ClientNetwork::of(text.parse().unwrap());
+        let connections = [guests.admit_proxy(), guests.admit_proxy(), guests.admit_proxy()];
+        assert!(connections.iter().all(Option::is_some));
+        let one = guests.admit_request(address("192.0.2.1"), true);
+        assert!(one.is_some() && guests.admit_request(address("192.0.2.1"), true).is_none());
+        let other = guests.admit_request(address("192.0.2.2"), true);
+        assert!(other.is_some() && guests.admit_proxy().is_none(), "one too many in all");
+        assert!(guests.admit_request(address("192.0.2.3"), false).is_some(), "the connection has a place");
+        drop((one, other, connections));
+        let counts = guests.counts.lock().unwrap();
+        assert!(counts.per_address.is_empty() && counts.all == 0);
     }
 }

@@ -4,8 +4,11 @@
 //! descriptors, and waits for ever for a client that does not go on. So hyper serves the connections here.
 
 mod answers;
+mod bodies;
 mod connection;
 mod guests;
+mod network;
+mod proxies;
 mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -18,10 +21,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
+pub use network::ClientNetwork;
+pub use proxies::TrustedProxy;
 pub use stream::{ClientStream, Upgrade};
 
-use crate::telemetry::Seldom;
+use crate::telemetry::{Metrics, ReasonLabels, Seldom};
 use answers::Answers;
+use bodies::Bodies;
 use connection::Connection;
 use guests::Guests;
 
@@ -31,7 +37,7 @@ const ACCEPT_PAUSE_MILLIS: u64 = 100;
 const DESCRIPTORS_KEPT: u64 = 256;
 
 /// Bounds of connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DoorLimits {
     /// The most open connections.
     pub connections_max: usize,
@@ -43,20 +49,32 @@ pub struct DoorLimits {
     pub silence_max: Duration,
     /// The most memory of answers that their clients have not taken yet, in bytes.
     pub answers_bytes_max: usize,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Arc<[TrustedProxy]>,
+    /// The most memory of the bodies of requests, in bytes.
+    pub bodies_bytes_max: usize,
 }
+
+/// What is said to a client for whom there is no place.
+const PROBLEM: &str = r#"{"type":"/problems/unavailable","title":"The server is full","status":503,"detail":"there are too many connections, in all or from your address; close some, or try again in a moment"}"#;
+/// When that client may come back, in seconds.
+const RETRY_AFTER_SECS: u32 = 5;
 
 /// A bound TCP socket, and who came through it.
 pub struct FrontDoor {
     listener: TcpListener,
     limits: DoorLimits,
     guests: Guests,
+    metrics: Metrics,
     failures: Seldom,
     refusals: Seldom,
+    /// Requests that name a client and come from no proxy that is trusted.
+    strangers: Arc<Seldom>,
 }
 
 impl FrontDoor {
     /// Takes over a listening socket. The bound of connections is lowered to what the system lets this process open.
-    pub fn new(listener: TcpListener, mut limits: DoorLimits) -> Self {
+    pub fn new(listener: TcpListener, mut limits: DoorLimits, metrics: &Metrics) -> Self {
         let descriptors = descriptors_max();
         let possible = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(usize::MAX).max(1);
         if possible < limits.connections_max {
@@ -67,7 +85,15 @@ impl FrontDoor {
             limits.connections_max = possible;
         }
         let guests = Guests::new(limits.connections_max, limits.connections_per_address_max);
-        Self { listener, limits, guests, failures: Seldom::default(), refusals: Seldom::default() }
+        Self {
+            listener,
+            limits,
+            guests,
+            metrics: metrics.clone(),
+            failures: Seldom::default(),
+            refusals: Seldom::default(),
+            strangers: Arc::default(),
+        }
     }
 
     /// Serves `endpoint` until `stop`. Then no connection is accepted any more, requests under way are answered, and what
@@ -79,17 +105,29 @@ impl FrontDoor {
         let endpoint = Arc::new(endpoint);
         let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
         let answers = Answers::new(self.limits.answers_bytes_max);
+        let bodies = Bodies::new(self.limits.bodies_bytes_max);
         loop {
             let (stream, remote) = tokio::select! {
                 accepted = self.accept() => accepted,
                 () = stop.cancelled() => break,
             };
-            let Some(guest) = self.guests.admit(remote.ip()) else {
+            let is_proxy = proxies::is_trusted(&self.limits.trusted_proxies, remote.ip());
+            let guest =
+                if is_proxy { self.guests.admit_proxy() } else { self.guests.admit(ClientNetwork::of(remote.ip())) };
+            let Some(guest) = guest else {
                 self.refuse(stream, remote);
                 continue;
             };
-            let (endpoint, answers) = (endpoint.clone(), answers.clone());
-            let connection = Connection { endpoint, answers, limits: self.limits, remote };
+            let connection = Connection {
+                endpoint: endpoint.clone(),
+                answers: answers.clone(),
+                limits: self.limits.clone(),
+                remote,
+                guests: self.guests.clone(),
+                bodies: bodies.clone(),
+                is_proxied: is_proxy,
+                strangers: self.strangers.clone(),
+            };
             let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {
                 tokio::select! {
@@ -133,9 +171,9 @@ impl FrontDoor {
         if let Some(count) = self.refusals.count() {
             warn!("refused a connection of {}: too many are open ({count} so far)", remote.ip());
         }
-        const PROBLEM: &str = r#"{"type":"/problems/unavailable","title":"The server is full","status":503,"detail":"there are too many connections, in all or from your address; close some, or try again in a moment"}"#;
+        self.metrics.refusals.get_or_create(&ReasonLabels { reason: "connections" }).inc();
         let answer = format!(
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\n\
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {RETRY_AFTER_SECS}\r\n\
              connection: close\r\ncontent-length: {}\r\n\r\n{PROBLEM}",
             PROBLEM.len()
         );

@@ -25,27 +25,31 @@ use super::guests::Guest;
 /// Stands in the extensions of a request that asks for another protocol. Whoever answers it with 101 can have the
 /// connection itself, without the layers that hyper and Poem put around it: those cost a lock and a copy per write.
 #[derive(Clone)]
-pub struct Upgrade(Arc<Mutex<Option<OnUpgrade>>>);
+pub struct Upgrade {
+    upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+    /// The place of a client behind a proxy.
+    guest: Option<Arc<Guest>>,
+}
 
 impl Upgrade {
-    pub(super) fn new(upgrade: OnUpgrade) -> Self {
-        Self(Arc::new(Mutex::new(Some(upgrade))))
+    pub(super) fn new(upgrade: OnUpgrade, guest: Option<Arc<Guest>>) -> Self {
+        Self { upgrade: Arc::new(Mutex::new(Some(upgrade))), guest }
     }
 
     /// What hyper gave, for a library that speaks to hyper itself; `None` when it was given away before.
     pub fn take(&self) -> Option<OnUpgrade> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The connection, when the answer has gone out; `None` when it was given away before, broke, or is not there
     /// within `patience`.
     pub fn stream(&self, patience: Duration) -> impl Future<Output = Option<ClientStream>> + Send + use<> {
-        let upgrade = self.take();
+        let (upgrade, guest) = (self.take(), self.guest.clone());
         async move {
             let upgraded = timeout(patience, upgrade?).await.ok()?.ok()?;
             let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
             let mut stream = parts.io.into_inner();
-            (stream.unread, stream.life) = (parts.read_buf, None);
+            (stream.unread, stream.life, stream._behind_proxy) = (parts.read_buf, None, guest);
             Some(stream)
         }
     }
@@ -84,11 +88,13 @@ pub struct ClientStream {
     /// `None` after HTTP: what comes then has deadlines of its own.
     life: Option<Arc<Life>>,
     _guest: Guest,
+    /// The client's own place, where the connection is that of a proxy.
+    _behind_proxy: Option<Arc<Guest>>,
 }
 
 impl ClientStream {
     pub(super) fn new(stream: TcpStream, life: Arc<Life>, guest: Guest) -> Self {
-        Self { stream, unread: Bytes::new(), life: Some(life), _guest: guest }
+        Self { stream, unread: Bytes::new(), life: Some(life), _guest: guest, _behind_proxy: None }
     }
 
     fn note(&self, moved: &Poll<io::Result<usize>>) {

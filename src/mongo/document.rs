@@ -118,6 +118,7 @@ pub(super) fn encode(message: &NewMessage, id: &MessageId) -> Option<RawDocument
 #[cfg(test)]
 mod tests {
     use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
@@ -171,6 +172,69 @@ mod tests {
         ];
         for (document, reason) in table {
             assert_eq!(decoded(document.clone()), Err(reason), "{document:.60}");
+        }
+    }
+
+    /// A value of any type, of which most are wrong wherever they stand.
+    fn value() -> impl Strategy<Value = Bson> {
+        prop_oneof![
+            ".{0,70}".prop_map(Bson::String),
+            any::<i64>().prop_map(|millis| Bson::DateTime(mongodb::bson::DateTime::from_millis(millis))),
+            any::<[u8; 12]>().prop_map(|id| Bson::ObjectId(ObjectId::from_bytes(id))),
+            any::<f64>().prop_map(Bson::Double),
+            any::<i32>().prop_map(Bson::Int32),
+            any::<i64>().prop_map(Bson::Int64),
+            any::<bool>().prop_map(Bson::Boolean),
+            Just(Bson::Null),
+            Just(Bson::Undefined),
+            vec(".{0,9}".prop_map(Bson::String), 0..4).prop_map(Bson::Array),
+            Just(Bson::Document(doc! { "$gt": "" })),
+        ]
+    }
+
+    fn document() -> impl Strategy<Value = Document> {
+        let names = ["_id", "content", "sender", "recipient", "room", "date", "__v"];
+        vec((prop::sample::select(names.to_vec()), value()), 0..9).prop_map(|fields| {
+            let mut document = good();
+            document.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            document
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_is_a_message_that_keeps_the_contract_or_has_a_reason(document in document()) {
+            if let Ok(message) = decoded(document) {
+                prop_assert!(message::check_content(&message.content).is_ok());
+                prop_assert_eq!(UserName::normalise(message.sender.as_str()), Ok(message.sender.clone()));
+                prop_assert!((1..=9999).contains(&message.date.year()));
+                prop_assert!(bson_of(message.id.as_str()).is_some());
+            }
+        }
+
+        #[test]
+        fn damaged_bytes_never_make_it_panic(
+            document in document(),
+            damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut bytes = RawDocumentBuf::try_from(&document).unwrap().into_bytes();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()).max(5));
+            }
+            // As long as it says, or the driver would have refused it before.
+            let length = i32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            if let Some(last) = bytes.last_mut() {
+                *last = 0;
+            }
+            if let Ok(document) = RawDocumentBuf::from_bytes(bytes) {
+                let _ = decode(&document);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     visitor::{Visitor, remember},
 };
 use crate::{
+    listener::ClientNetwork,
     message::{NewMessage, RoomName, UserName},
     mongo::{HistoryPlace, InsertError, ReadError},
 };
@@ -90,9 +91,10 @@ pub(crate) async fn post_room(
     body: Body,
     Data(pages): Data<&Pages>,
     visitor: Visitor,
+    from: ClientNetwork,
 ) -> Response {
     match room_named(&text_of(name)) {
-        Ok(place) => pages.post(place, body, visitor).await,
+        Ok(place) => pages.post(place, body, visitor, from).await,
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -104,9 +106,10 @@ pub(crate) async fn post_inbox(
     body: Body,
     Data(pages): Data<&Pages>,
     visitor: Visitor,
+    from: ClientNetwork,
 ) -> Response {
     match inbox(&text_of(name)) {
-        Ok(place) => pages.post(place, body, visitor).await,
+        Ok(place) => pages.post(place, body, visitor, from).await,
         Err(not_found) => not_found(visitor.language),
     }
 }
@@ -157,7 +160,7 @@ impl Pages {
         }
     }
 
-    async fn post(&self, place: Place, body: Body, visitor: Visitor) -> Response {
+    async fn post(&self, place: Place, body: Body, visitor: Visitor, from: ClientNetwork) -> Response {
         let sent = match SentForm::read(body).await {
             Ok(sent) => sent,
             Err(status) => return errors::bad_form(visitor.language, status),
@@ -174,6 +177,11 @@ impl Pages {
                 return self.give_back(StatusCode::UNPROCESSABLE_ENTITY, &place, &visitor, form).await;
             }
         };
+        if let Err(too_many) = self.rates.message(from, &new.sender) {
+            let form = FormView::returned(sent, FormErrors::of_form(texts.error_too_many.clone()));
+            let page = self.give_back(StatusCode::TOO_MANY_REQUESTS, &place, &visitor, form).await;
+            return errors::retry_after(page, too_many.retry_after_secs);
+        }
         let sender = new.sender.clone();
         let mut inserted = self.inserter.insert(new.clone()).await;
         if let Err(InsertError::Conflict { .. }) = inserted {

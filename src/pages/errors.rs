@@ -2,7 +2,7 @@
 
 use askama::Template;
 use poem::{
-    Response, handler,
+    Request, Response, handler,
     http::{HeaderValue, StatusCode, header},
 };
 
@@ -71,7 +71,21 @@ pub(super) fn unavailable(language: Language, error: &ReadError, path: &str) -> 
     retry_later(response)
 }
 
+/// 429: so many requests come from here that this one was not looked at.
+pub(crate) fn too_many(request: &Request, retry_after_secs: u32) -> Response {
+    let (visitor, path) = (Visitor::of(request.headers()), request.uri().path());
+    let words = |texts: &'static PageTexts| (&texts.too_many_title, &texts.too_many_text);
+    let response = show(StatusCode::TOO_MANY_REQUESTS, visitor.language, Way::Again(path), words);
+    retry_after(response, retry_after_secs)
+}
+
 /// Says when to come back.
+pub(super) fn retry_after(mut response: Response, secs: u32) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+    response
+}
+
+/// Says to come back when MongoDB may be there again.
 pub(super) fn retry_later(mut response: Response) -> Response {
     let seconds = HeaderValue::from_static(RETRY_AFTER_SECS);
     response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -31,12 +31,13 @@ pub(crate) use assets::{client_script, favicon, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
 pub use compression::compress_page;
 pub(crate) use docs::{show_problem, show_realtime};
-pub(crate) use errors::not_found;
+pub(crate) use errors::{not_found, too_many};
 pub use rooms::RoomList;
 pub(crate) use rooms::list_rooms;
 
 use crate::{
     mongo::{History, Inserter},
+    rates::Rates,
     watcher::WatcherStatus,
 };
 
@@ -47,6 +48,8 @@ pub struct Pages {
     pub history: History,
     /// Where the forms write.
     pub inserter: Inserter,
+    /// Bounds what one client writes.
+    pub rates: Rates,
     /// Whence the cursor of a page comes.
     pub status: WatcherStatus,
     /// The collection's name, for the line that an empty room shows to those who have mongosh.

@@ -31,7 +31,7 @@ impl<'a> FromRequest<'a> for Visitor {
 }
 
 impl Visitor {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Self {
             language: Language::preferred(text(header::ACCEPT_LANGUAGE)),

@@ -19,6 +19,8 @@ pub(super) enum Close {
     Protocol,
     /// It sent a frame or a message over the bound.
     TooBig,
+    /// It was refused again and again, and went on. Come back later, and slower.
+    Flood,
     /// Something in the server failed. Come back, later.
     Internal,
 }
@@ -37,6 +39,7 @@ impl Close {
             Close::NotUtf8 => (1007, "text must be UTF-8"),
             Close::Protocol => (1002, "this is not RFC 6455"),
             Close::TooBig => (1009, "a frame is at most 64 KiB"),
+            Close::Flood => (1008, "you sent on although it was too much; reconnect later, and send slower"),
             Close::Internal => (1011, "the server failed; reconnect with your last cursor"),
         }
     }

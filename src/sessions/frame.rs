@@ -1,6 +1,7 @@
 //! The JSON frames, in both directions: as they are on the WebSocket, and within the envelopes of other transports.
 
 use bytes::Bytes;
+use poem::http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -124,6 +125,16 @@ pub enum FrameError {
     Meaning(String),
 }
 
+impl From<FrameError> for Problem {
+    fn from(error: FrameError) -> Self {
+        let status = match error {
+            FrameError::Syntax => StatusCode::BAD_REQUEST,
+            FrameError::Meaning(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
 impl ClientFrame {
     /// Reads a frame.
     ///
@@ -155,5 +166,89 @@ pub(super) fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError>
         (None, Some(user), None) => UserName::normalise(user).map(Topic::Inbox).map_err(|error| wrong("inbox", &error)),
         (None, None, Some(Value::Bool(true))) => Ok(Topic::All),
         _ => Err(FrameError::Meaning("name one topic: `room` or `inbox` with a name, or `all` with true".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a client may write where a field has a meaning, and anything else.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            ".{0,80}",
+            prop::sample::select(vec![
+                "send",
+                "subscribe",
+                "unsubscribe",
+                "general",
+                "Ana",
+                "",
+                " ",
+                "..",
+                "\0",
+                "$gt"
+            ])
+            .prop_map(str::to_owned),
+            "[0-9a-fA-F]{23,25}",
+            (1..70_usize).prop_map(|count| "ñ".repeat(count)),
+        ]
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 6, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..6).prop_map(Value::from),
+                vec((text(), inner), 0..6).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn fields() -> impl Strategy<Value = Map<String, Value>> {
+        let names = ["type", "id", "content", "sender", "recipient", "room", "inbox", "all", "after"];
+        let name = prop_oneof![9 => prop::sample::select(names.to_vec()).prop_map(str::to_owned), 1 => text()];
+        let value = prop_oneof![4 => text().prop_map(Value::from), 1 => value()];
+        vec((name, value), 0..8).prop_map(|fields| fields.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_of_frames_panic(text in any::<String>()) {
+            let _ = ClientFrame::parse(&text);
+        }
+
+        #[test]
+        fn a_frame_is_one_of_ours_or_refused_and_what_it_sends_keeps_the_rules(fields in fields()) {
+            let topic = topic_of(&fields);
+            let kind = fields.get("type").cloned();
+            match ClientFrame::parse(&Value::Object(fields).to_string()) {
+                Ok(ClientFrame::Send { message: Ok(message), .. }) => {
+                    prop_assert_eq!(kind, Some(json!("send")));
+                    prop_assert_eq!(UserName::parse(message.sender.as_str()), Ok(message.sender.clone()));
+                    prop_assert!(!message.content.trim().is_empty() && message.content.chars().count() <= 4_000);
+                }
+                Ok(ClientFrame::Send { message: Err(errors), .. }) => prop_assert!(!errors.is_empty()),
+                Ok(ClientFrame::Subscribe(found) | ClientFrame::Unsubscribe(found)) => {
+                    prop_assert_eq!(topic, Ok(found));
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn no_json_makes_it_panic_however_deep(depth in 0..3_000_usize, open in prop::sample::select(vec!["[", "{\"a\":"])) {
+            let text = format!("{{\"type\":\"send\",\"a\":{}", open.repeat(depth));
+            prop_assert!(matches!(ClientFrame::parse(&text), Err(FrameError::Syntax)));
+        }
     }
 }

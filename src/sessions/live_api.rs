@@ -147,6 +147,14 @@ enum LiveFailure {
     /// A parameter breaks a rule; `errors` lists each. A cursor never does: it is answered with a `reset`.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
+    /// Too many requests come from your address; the server's operator sets how many are.
+    #[oai(status = 429, content_type = "application/problem+json")]
+    TooMany(
+        Json<Problem>,
+        /// Seconds.
+        #[oai(header = "Retry-After")]
+        u32,
+    ),
     /// There are too many sessions.
     #[oai(status = 503, content_type = "application/problem+json")]
     Unavailable(
@@ -155,19 +163,18 @@ enum LiveFailure {
         #[oai(header = "Retry-After")]
         u32,
     ),
-    /// Any other problem: 403 to a page of another site, 429 and 500 among them.
+    /// Any other problem: 403 to a page of another site, and 500 among them.
     #[oai(content_type = "application/problem+json")]
     Other(StatusCode, Json<Problem>),
 }
 
 impl From<Problem> for LiveFailure {
     fn from(problem: Problem) -> Self {
+        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             422 => Self::Invalid(Json(problem)),
-            503 => {
-                let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
-                Self::Unavailable(Json(problem), retry_after_secs)
-            }
+            429 => Self::TooMany(Json(problem), retry_after_secs),
+            503 => Self::Unavailable(Json(problem), retry_after_secs),
             _ => Self::Other(problem.status(), Json(problem)),
         }
     }
@@ -178,10 +185,17 @@ struct Streamed(EventStream);
 impl Payload for Streamed {
     const CONTENT_TYPE: &'static str = "text/event-stream";
 
-    /// As OpenAPI 3.0 has no word for it: see its issue 396.
+    /// One event of the stream: OpenAPI 3.0 has no word for a stream of them, and tools that know one look at each.
     fn schema_ref() -> MetaSchemaRef {
-        let items = Some(Box::new(Frame::schema_ref()));
-        MetaSchemaRef::Inline(Box::new(MetaSchema { items, ..MetaSchema::new_with_format("array", "event-stream") }))
+        let text = |description| {
+            MetaSchemaRef::Inline(Box::new(MetaSchema { description: Some(description), ..MetaSchema::new("string") }))
+        };
+        let properties = vec![
+            ("event", text("The `type` of the frame.")),
+            ("id", text("Its cursor.")),
+            ("data", text("The frame as JSON: see the schema `Frame`.")),
+        ];
+        MetaSchemaRef::Inline(Box::new(MetaSchema { properties, ..MetaSchema::new("object") }))
     }
 
     fn register(registry: &mut Registry) {

@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{mongo::Inserter, problem::Problem, telemetry::Metrics, watcher::WatcherStatus};
+use crate::{mongo::Inserter, problem::Problem, rates::Rates, telemetry::Metrics, watcher::WatcherStatus};
 
 /// How often an idle client gets its position, over every transport, and a ping besides where there are pings: often
 /// enough for proxies, which cut connections that are silent for a minute.
@@ -54,6 +54,8 @@ pub struct Sessions {
     pub status: WatcherStatus,
     /// Where they insert.
     pub inserter: Inserter,
+    /// What bounds what their clients send.
+    pub rates: Rates,
     /// Where they are counted.
     pub metrics: Metrics,
     /// Over how long the sessions end when the server stops, at most.

@@ -20,17 +20,18 @@ use tracing::debug;
 use super::{
     KEEP_ALIVE, Sessions,
     close::Close,
-    frame::{ClientFrame, FrameError, ServerFrame, event_frame},
+    frame::{ClientFrame, ServerFrame, event_frame},
     handshake::accept,
     socket::{ReadError, Socket, WriteError},
     subscription::{Interest, Output, Subscription, Told},
     wire::{Incoming, Outgoing, Violation},
 };
 use crate::{
-    listener::ClientStream,
+    listener::{ClientNetwork, ClientStream},
     message::FieldError,
     mongo::{InsertError, Inserted},
     problem::Problem,
+    rates::{Patience, TooMany},
     telemetry::{Counted, ReasonLabels},
     topic::Topic,
 };
@@ -54,12 +55,13 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
         .map_err(|error| Problem::invalid(vec![FieldError::new("room", error)]))?;
 
     let (upgrade, answer) = accept(request)?;
+    let network = ClientNetwork::of_request(request);
     let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
         let _place = place;
         if let Some(stream) = upgrade.stream(SILENCE_MAX).await {
             let _counted = Counted::connection(&sessions.metrics, "websocket");
-            Session::new(stream, subscription, sessions).run().await;
+            Session::new(stream, network, subscription, sessions).run().await;
         }
     });
     Ok(answer)
@@ -68,6 +70,8 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
 /// One socket. Ten thousand of them wait most of the time, so it is small, and so is the future that runs it.
 struct Session {
     socket: Socket<ClientStream>,
+    network: ClientNetwork,
+    patience: Patience,
     subscription: Subscription,
     sessions: Arc<Sessions>,
     /// Inserts under way, in the order in which they were sent.
@@ -120,10 +124,11 @@ enum Step {
 }
 
 impl Session {
-    fn new(stream: ClientStream, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+    fn new(stream: ClientStream, network: ClientNetwork, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let keep_alive_at = Instant::now() + KEEP_ALIVE;
         let socket = Socket::new(stream);
-        Self { socket, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
+        let patience = Patience::default();
+        Self { socket, network, patience, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
 
     async fn run(&mut self) {
@@ -263,11 +268,24 @@ impl Session {
             Incoming::Text(text) => text,
             Incoming::Binary(_) => return Err(End::Close(Close::NotText)),
             Incoming::Close(code) => return Err(End::Closed(code)),
-            Incoming::Ping(payload) => return self.write(Outgoing::Pong(&payload).encode()).await,
+            Incoming::Ping(payload) => {
+                return match self.sessions.rates.request(self.network) {
+                    Ok(()) => self.write(Outgoing::Pong(&payload).encode()).await,
+                    Err(_) => self.patience.lose().map_err(|_| End::Close(Close::Flood)),
+                };
+            }
             Incoming::Pong => return Ok(()),
         };
-        match ClientFrame::parse(&text) {
+        let frame = ClientFrame::parse(&text);
+        if let Err(too_many) = self.sessions.rates.request(self.network) {
+            let id = if let Ok(ClientFrame::Send { id, .. }) = frame { id } else { None };
+            return self.refuse(id, too_many).await;
+        }
+        match frame {
             Ok(ClientFrame::Send { id, message: Ok(message) }) => {
+                if let Err(too_many) = self.sessions.rates.message(self.network, &message.sender) {
+                    return self.refuse(id, too_many).await;
+                }
                 // It joins the queue here, and so in its order.
                 let inserting = self.sessions.inserter.begin(message);
                 self.inserting.push_back(self.sessions.tasks.spawn(async { (id, inserting.await) }));
@@ -279,14 +297,14 @@ impl Session {
                 self.subscription.unfollow(&topic);
                 self.say(ServerFrame::Unsubscribed { topic: &topic }).await
             }
-            Err(error) => {
-                let status = match error {
-                    FrameError::Syntax => StatusCode::BAD_REQUEST,
-                    FrameError::Meaning(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                };
-                self.complain(None, Problem::new(status, error.to_string())).await
-            }
+            Err(error) => self.complain(None, error.into()).await,
         }
+    }
+
+    /// The connection goes on: a client that comes back at once would cost more.
+    async fn refuse(&mut self, id: Option<String>, too_many: TooMany) -> Result<(), End> {
+        self.patience.lose().map_err(|_| End::Close(Close::Flood))?;
+        self.complain(id, too_many.into()).await
     }
 
     async fn follow(&mut self, topic: Topic) -> Result<(), End> {

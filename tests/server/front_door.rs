@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
+use corriente::{
+    listener::{DoorLimits, FrontDoor},
+    problem::Problem,
+    sessions::{Incoming, Outgoing, Socket, accept},
+    telemetry::Metrics,
+};
+use futures::{SinkExt, StreamExt};
+use poem::{EndpointExt, Response, Route, get, handler};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::{PATIENCE_SECS, TestServer, eventually};
+use crate::harness::{Follower, PATIENCE_SECS, TestServer, eventually};
 
 async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap()
@@ -183,5 +193,74 @@ async fn sessions_have_a_bound_over_all_transports_also_when_they_share_a_connec
     assert!(tokio_tungstenite::connect_async(socket).await.is_err());
     // Everything else is served.
     assert_eq!(server.fetch("/api/messages").await.status, 200);
+    server.stop().await;
+}
+
+#[handler]
+fn broken() -> Response {
+    panic!("a handler that is broken, on purpose");
+}
+
+/// Sends back what it gets, but for one thing.
+#[handler]
+fn echo_or_break(request: &poem::Request) -> Result<Response, Problem> {
+    let (upgrade, answer) = accept(request)?;
+    tokio::spawn(async move {
+        let stream = upgrade.stream(Duration::from_secs(PATIENCE_SECS)).await.expect("the connection");
+        let mut socket = Socket::new(stream);
+        while let Ok(Incoming::Text(text)) = socket.read().await {
+            assert_ne!(text, "break", "a session that is broken, on purpose");
+            let echo = Outgoing::Text(text.as_bytes()).encode();
+            socket.write(echo, Duration::from_secs(PATIENCE_SECS)).await.expect("the client reads");
+        }
+    });
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_connection_and_no_other_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let limits = DoorLimits {
+        connections_max: 3,
+        connections_per_address_max: 3,
+        header_time_max: Duration::from_secs(PATIENCE_SECS),
+        silence_max: Duration::from_secs(PATIENCE_SECS),
+        trusted_proxies: [].into(),
+        bodies_bytes_max: 1_000_000,
+        answers_bytes_max: 1_000_000,
+    };
+    // Without what answers a panic in a handler with a 500: this is about what is below.
+    let routes = Route::new().at("/broken", get(broken)).at("/ws", get(echo_or_break)).map_to_response();
+    let door = FrontDoor::new(listener, limits, &Metrics::default());
+    let (stop, patience) = (CancellationToken::new(), Duration::from_secs(1));
+    let serving = tokio::spawn(door.serve(routes, stop.clone(), patience));
+
+    let mut whole = Follower::join(&url, "").await;
+    for _ in 0..5 {
+        // There are three places, so each of the broken ones gives its own back.
+        let mut other = eventually("a place", async || {
+            let ws = format!("{}/ws", url.replacen("http", "ws", 1));
+            tokio_tungstenite::connect_async(ws).await.ok()
+        })
+        .await
+        .0;
+        other.send(Message::text("break")).await.unwrap();
+        let end = timeout(Duration::from_secs(PATIENCE_SECS), other.next()).await.expect("the connection ends");
+        assert!(matches!(end, None | Some(Err(_))), "{end:?}");
+        let mut socket = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+        socket.write_all(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(until_closed(&mut socket).await, "");
+        whole.send_text("7").await;
+        assert_eq!(whole.next().await, Some(7.into()), "who was here before is still served");
+    }
+    stop.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_server_listens_on_a_name_of_this_machine() {
+    let server = TestServer::start_with(&["--host", "localhost"]).await;
+    assert_eq!(server.get("/livez").await.0, 200);
     server.stop().await;
 }

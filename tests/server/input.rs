@@ -310,6 +310,8 @@ async fn unknown_urls_and_wrong_methods_are_problems() {
         let answer = Answer::to(server.request(method.clone(), path)).await;
         assert_eq!(answer.status, 405, "{method} {path} gave {}", answer.text);
         answer.expect_problem(405, "method-not-allowed");
+        let is_written_to = ["/api/messages", "/rooms/general"].contains(&path);
+        assert_eq!(answer.header("allow"), if is_written_to { "GET, HEAD, POST" } else { "GET, HEAD" }, "{path}");
     }
     server.stop().await;
 }

@@ -25,7 +25,7 @@ const INSTALL_SECS_MAX: u64 = 300;
 const RUN_SECS_MAX: u64 = 60;
 
 /// Where the programs, and the lists of what they need, are.
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs");
+pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs");
 /// Programs to be pasted by others.
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients");
 /// Where what they need is installed: outside the source, and kept between runs.
@@ -42,8 +42,9 @@ pub struct Language {
 impl Language {
     /// Python with the packages of `requirements.txt`. `None`, loudly, where that can not be had; see [`or_skip`].
     pub async fn python() -> Option<Self> {
-        let files = ["requirements.txt"];
-        or_skip("Python", install("python", Path::new(SOURCES), &files, install_python).await).map(|folder| Self {
+        let list = "requirements.txt";
+        let how = async |folder: &Path| install_python(folder, list).await;
+        or_skip("Python", install("python", Path::new(SOURCES), &[list], how).await).map(|folder| Self {
             interpreter: folder.join("venv/bin/python"),
             variables: Vec::new(),
             folder,
@@ -180,6 +181,35 @@ pub async fn own_example(name: &str) -> PathBuf {
     built.join("examples").join(name)
 }
 
+/// A program that tries servers out.
+pub struct Tool {
+    path: PathBuf,
+}
+
+impl Tool {
+    /// One of Python's, out of `tools.txt`. `None`, loudly, where that can not be had; see [`or_skip`].
+    pub async fn of_python(name: &str) -> Option<Self> {
+        let list = "tools.txt";
+        let how = async |folder: &Path| install_python(folder, list).await;
+        let installed = install("tools", Path::new(SOURCES), &[list], how).await;
+        or_skip(name, installed).map(|folder| Self { path: folder.join("venv/bin").join(name) })
+    }
+
+    /// One of a package of the system. `None`, loudly, where it is not installed; see [`or_skip`].
+    pub async fn of_system(name: &str, package: &str) -> Option<Self> {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|path| path.is_file());
+        or_skip(name, found.ok_or_else(|| format!("it comes with the package {package}"))).map(|path| Self { path })
+    }
+
+    /// Runs it in `folder`, and returns what it printed; why not, when it fails or takes too long.
+    pub async fn run(&self, folder: &Path, args: &[&str], secs_max: u64) -> Result<String, String> {
+        let mut command = Command::new(&self.path);
+        command.args(args).current_dir(folder).env("NO_COLOR", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        output(command, secs_max).await
+    }
+}
+
 /// On a developer's machine without Python or Node.js a test that needs it says so and ends; in CI it fails.
 fn or_skip<T>(what: &str, installed: Result<T, String>) -> Option<T> {
     match installed {
@@ -229,13 +259,13 @@ async fn install(
     Ok(folder)
 }
 
-async fn install_python(folder: &Path) -> Result<(), String> {
+async fn install_python(folder: &Path, list: &str) -> Result<(), String> {
     let mut venv = Command::new("python3");
     venv.args(["-m", "venv"]).arg(folder.join("venv"));
     output(venv, INSTALL_SECS_MAX).await.map_err(|why| format!("python3 -m venv {why}"))?;
     let mut pip = Command::new(folder.join("venv/bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    pip.arg(folder.join("requirements.txt"));
+    pip.arg(folder.join(list));
     output(pip, INSTALL_SECS_MAX).await.map(|_| ()).map_err(|why| format!("pip install {why}"))
 }
 

@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// A client that speaks the protocol itself, over a WebSocket.
-struct Client {
+pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     acks: u64,
 }
 
 impl Client {
-    async fn connect(server: &TestServer, auth: Value) -> Self {
+    pub async fn connect(server: &TestServer, auth: Value) -> Self {
         let url = format!("{}/socket.io/?EIO=4&transport=websocket", server.url.replacen("http", "ws", 1));
         let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
         let mut client = Self { socket, acks: 0 };
@@ -32,12 +32,17 @@ impl Client {
         client
     }
 
+    /// Sends whatever this is. `None` when the connection is closed.
+    pub async fn make(mut self, noise: Message) -> Option<Self> {
+        self.socket.send(noise).await.ok().map(|()| self)
+    }
+
     async fn send(&mut self, packet: &str) {
         self.socket.send(Message::text(packet)).await.unwrap();
     }
 
     /// The next packet; pings are answered. `None` when the connection is closed.
-    async fn packet(&mut self) -> Option<String> {
+    pub async fn packet(&mut self) -> Option<String> {
         let reading = async {
             loop {
                 match self.socket.next().await? {
@@ -84,7 +89,7 @@ impl Client {
     }
 
     /// Emits an event, and returns the acknowledgement and the events that came before it.
-    async fn ask(&mut self, name: &str, argument: Value) -> (Value, Vec<(String, Value)>) {
+    pub async fn ask(&mut self, name: &str, argument: Value) -> (Value, Vec<(String, Value)>) {
         self.acks += 1;
         let ack = format!("43{}", self.acks);
         self.send(&format!("42{}{}", self.acks, json!([name, argument]))).await;
@@ -99,7 +104,7 @@ impl Client {
         }
     }
 
-    async fn subscribe(&mut self, argument: Value) -> Value {
+    pub async fn subscribe(&mut self, argument: Value) -> Value {
         self.ask("subscribe", argument).await.0
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{command::Command, joined::Joined};
 use crate::{
-    listener::{ClientStream, Upgrade},
+    listener::{ClientNetwork, ClientStream, Upgrade},
     problem::Problem,
     sessions::{
         handshake::{accept, check},
@@ -58,6 +58,8 @@ pub struct EngineIo<S> {
 pub(super) struct Admission {
     /// Where the commands of its client come, until its session takes them up.
     pub(super) commands: Mutex<Option<mpsc::Receiver<Command>>>,
+    /// Who began it.
+    pub(super) network: ClientNetwork,
     _place: OwnedSemaphorePermit,
     _counted: Counted,
 }
@@ -74,11 +76,12 @@ impl<S> EngineIo<S> {
         Self { service: Arc::new(service), payload_bytes_max, places, metrics: metrics.clone(), stop }
     }
 
-    fn admit(&self) -> Result<Arc<Admission>, Problem> {
+    fn admit(&self, request: &Request) -> Result<Arc<Admission>, Problem> {
         let place = self.places.clone().try_acquire_owned();
         let _place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
         let _counted = Counted::connection(&self.metrics, "socket.io");
-        Ok(Arc::new(Admission { commands: Mutex::default(), _place, _counted }))
+        let network = ClientNetwork::of_request(request);
+        Ok(Arc::new(Admission { commands: Mutex::default(), network, _place, _counted }))
     }
 
     /// The body of a request, which is text.
@@ -95,7 +98,7 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session that polls.
     async fn begin(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, request.uri().clone(), String::new());
-        opening.extensions_mut().insert(self.admit()?);
+        opening.extensions_mut().insert(self.admit(request)?);
         let mut answer = self.service.ask(opening).await?;
         // Else it is none, and says why.
         if answer.status() == StatusCode::OK {
@@ -109,7 +112,7 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session, and lets the request's own connection join it.
     async fn begin_websocket(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, with_transport(request.uri(), "polling")?, String::new());
-        opening.extensions_mut().insert(self.admit()?);
+        opening.extensions_mut().insert(self.admit(request)?);
         check(request.headers())?;
         let refused = self.service.ask(opening).await?;
         if refused.status() != StatusCode::OK {

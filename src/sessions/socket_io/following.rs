@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use poem::http::StatusCode;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -142,5 +141,5 @@ impl Start {
 }
 
 fn topic_in(fields: &Map<String, Value>) -> Result<Topic, Problem> {
-    topic_of(fields).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+    topic_of(fields).map_err(Problem::from)
 }

@@ -141,7 +141,7 @@ fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: 
     };
     socket.on_disconnect(on_disconnect);
     let place = auth.as_ref().and_then(|auth| auth.get("after")).and_then(Value::as_str).map(str::to_owned);
-    let session = Session::new(socket, sessions.clone(), commands, gone, place);
+    let session = Session::new(socket, admission.network, sessions.clone(), commands, gone, place);
     // Waited for twice: by the server, and by who closes the sockets.
     own.spawn(sessions.tasks.track_future(session.run()));
 }

@@ -20,9 +20,11 @@ use super::{
 };
 use crate::{
     cursor::Cursor,
+    listener::ClientNetwork,
     message::{Draft, NewMessage},
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
+    rates::{Patience, TooMany},
     sessions::{KEEP_ALIVE, Sessions, frame::ServerFrame},
 };
 
@@ -59,6 +61,8 @@ impl Unsent {
 /// One socket.
 pub(super) struct Session {
     socket: SocketRef,
+    network: ClientNetwork,
+    patience: Patience,
     sessions: Arc<Sessions>,
     inserter: Inserter,
     commands: mpsc::Receiver<Command>,
@@ -74,6 +78,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         socket: SocketRef,
+        network: ClientNetwork,
         sessions: Arc<Sessions>,
         commands: mpsc::Receiver<Command>,
         gone: CancellationToken,
@@ -83,6 +88,8 @@ impl Session {
             inserter: sessions.inserter.for_source("socket.io"),
             following: Following::new(sessions.sources.clone(), place),
             socket,
+            network,
+            patience: Patience::default(),
             sessions,
             commands,
             gone,
@@ -180,6 +187,9 @@ impl Session {
 
     async fn obey(&mut self, command: Command) -> Result<(), End> {
         let Command { kind, data, answer } = command;
+        if let Err(too_many) = self.sessions.rates.request(self.network) {
+            return self.refuse(answer, id_in(&data), too_many).await;
+        }
         let fields = match data {
             Value::Object(fields) => fields,
             _ => {
@@ -206,6 +216,9 @@ impl Session {
         let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
         match Draft::from_json(fields).and_then(NewMessage::parse) {
             Ok(message) => {
+                if let Err(too_many) = self.sessions.rates.message(self.network, &message.sender) {
+                    return self.refuse(answer, id, too_many).await;
+                }
                 // It joins the queue here, and so in its order; those that wait there leave together.
                 let task = self.sessions.tasks.spawn(self.inserter.begin(message));
                 self.inserting.push_back((task, answer, id));
@@ -213,6 +226,15 @@ impl Session {
             }
             Err(errors) => self.complain(answer, id, Problem::invalid(errors)).await,
         }
+    }
+
+    /// A client that takes no notice of it is let go.
+    async fn refuse(&mut self, answer: Answer, id: Option<String>, too_many: TooMany) -> Result<(), End> {
+        if self.patience.lose().is_err() {
+            let _ = self.socket.clone().disconnect();
+            return Err(End);
+        }
+        self.complain(answer, id, too_many.into()).await
     }
 
     async fn answer_insert(&mut self, outcome: Option<Result<Inserted, InsertError>>) -> Result<(), End> {
@@ -305,6 +327,11 @@ impl Session {
             }
         }
     }
+}
+
+/// The id of a message, as its client wrote it.
+fn id_in(data: &Value) -> Option<String> {
+    data.get("id").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Sends one event with the frame as its argument.

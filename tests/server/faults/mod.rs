@@ -26,7 +26,7 @@ mod members;
 mod oplog;
 mod outages;
 mod poison;
-mod program;
+pub mod program;
 mod programs;
 mod reopening;
 mod streams;

@@ -17,6 +17,10 @@ const STOP_SECS_MAX: u64 = 10;
 /// The unit of times in `/proc`, which Linux shows to programs as 100 a second on every architecture.
 const TICK: Duration = Duration::from_millis(10);
 
+/// All clients of a test have one address, and write faster than people.
+pub const WITHOUT_RATES: [&str; 6] =
+    ["--rate-per-address", "0", "--rate-per-sender", "0", "--rate-requests-per-address", "0"];
+
 /// A running server. Dropping it kills it.
 pub struct Program {
     child: Child,
@@ -26,8 +30,22 @@ pub struct Program {
 impl Program {
     /// Starts one on `port` (0: any), and returns when it listens.
     pub async fn start(world: &World, port: u16) -> Self {
+        let port = port.to_string();
+        Self::start_limited(world, &[&["--port", &port], &WITHOUT_RATES[..]].concat()).await
+    }
+
+    /// Starts one on any port, with these flags besides.
+    pub async fn start_with(world: &World, flags: &[&str]) -> Self {
+        Self::start_limited(world, &[flags, &WITHOUT_RATES[..]].concat()).await
+    }
+
+    /// Starts one with these flags, and the limits of rates that it has by itself.
+    pub async fn start_limited(world: &World, flags: &[&str]) -> Self {
+        let port: &[&str] = if flags.contains(&"--port") { &[] } else { &["--port", "0"] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_corriente"))
-            .args(["--mongodb-uri", &world.uri(), "--database", world.database.name(), "--port", &port.to_string()])
+            .args(["--mongodb-uri", &world.uri(), "--database", world.database.name()])
+            .args(port)
+            .args(flags)
             .args(&world.flags)
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     checker::{Ledger, ReaderLog, Verdict},
     ports::lasting_port,
-    program::Program,
+    program::{Program, WITHOUT_RATES},
     traffic::{Load, Traffic},
 };
 use crate::harness::{self, Follower, eventually};
@@ -97,7 +97,8 @@ impl World {
             None => lasting_port().expect("a free port").to_string(),
         };
         let own = ["corriente", "--port", &port, "--database", self.database.name()];
-        let config = Config::parse_from(own.into_iter().chain(self.flags.iter().map(String::as_str)));
+        let config =
+            Config::parse_from(own.into_iter().chain(WITHOUT_RATES).chain(self.flags.iter().map(String::as_str)));
         let app = App::start(&config, &self.uri()).await.expect("the server starts");
         self.urls[server] = app.url();
         self.servers[server] = Some(app);

@@ -1,0 +1,215 @@
+//! Clients that ask for too much: refused by every way in, with a word on when to come back, and nobody else notices.
+
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use mongodb::bson::oid::ObjectId;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest},
+};
+
+use crate::{
+    harness::{Answer, PATIENCE_SECS, TestServer, eventually},
+    socket_io::Client,
+};
+
+/// More than any limit of these tests lets through, however slow the machine is.
+const ATTEMPTS_MAX: usize = 5_000;
+
+/// Asks again and again until it is too much.
+async fn until_too_much<T>(mut ask: impl AsyncFnMut(usize) -> Option<T>) -> T {
+    for attempt in 0..ATTEMPTS_MAX {
+        if let Some(refusal) = ask(attempt).await {
+            return refusal;
+        }
+    }
+    panic!("{ATTEMPTS_MAX} were not too much");
+}
+
+fn check_problem(problem: &Value) {
+    assert_eq!(problem["status"], 429, "{problem}");
+    assert_eq!(problem["type"], "/problems/too-many", "{problem}");
+    assert!(problem["retry_after"].as_u64().is_some_and(|secs| secs > 0), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("try again in")), "{problem}");
+}
+
+fn check_retry_after(answer: &Answer) {
+    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|secs| secs > 0), "{:?}", answer.headers);
+}
+
+/// A handshake of a client that a proxy asks for.
+async fn join_for(
+    server: &TestServer,
+    client: &str,
+) -> Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>, u16> {
+    let url = format!("{}/ws?room=general", server.url.replacen("http", "ws", 1));
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("X-Forwarded-For", client.parse().unwrap());
+    match connect_async(request).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_sender_who_writes_too_much_is_refused_by_every_way_in_and_others_are_not() {
+    let server = TestServer::start_with(&["--rate-per-sender", "1"]).await;
+    let answer = until_too_much(async |n| {
+        let answer = server.send(json!({ "sender": "Ana", "content": n.to_string() })).await;
+        (answer.status != 201).then_some(answer)
+    })
+    .await;
+    check_problem(&answer.expect_problem(429, "too-many"));
+    check_retry_after(&answer);
+    assert_eq!(server.send(json!({ "sender": "Luis", "content": "hola" })).await.status, 201);
+
+    let form = until_too_much(async |n| {
+        let content = format!("kept {n}");
+        let form = server.request(Method::POST, "/rooms/general").form(&[("sender", "Nora"), ("content", &content)]);
+        let answer = Answer::to(form).await;
+        (answer.status != 303).then_some((answer, content))
+    });
+    let (answer, content) = form.await;
+    assert_eq!(answer.status, 429, "{}", answer.text);
+    assert!(answer.text.contains(&format!(">{content}</textarea>")), "the text is given back");
+    assert!(answer.text.contains("Too many messages at once"), "and it is said why");
+    check_retry_after(&answer);
+
+    let mut socket = server.follow("").await;
+    let (id, error) = until_too_much(async |n| {
+        let id = ObjectId::new().to_hex();
+        socket.send(json!({ "type": "send", "id": id, "sender": "Iker", "content": n.to_string() })).await;
+        let frame = socket.next().await.expect("the connection goes on");
+        (frame["type"] != "sent").then_some((id, frame))
+    })
+    .await;
+    assert_eq!((&error["type"], &error["id"]), (&json!("error"), &json!(id)), "{error}");
+    check_problem(&error["problem"]);
+    socket.send(json!({ "type": "send", "sender": "Luis", "content": "over the same connection" })).await;
+    socket.expect("sent").await;
+
+    let mut client = Client::connect(&server, json!({})).await;
+    let answer = until_too_much(async |n| {
+        let (answer, _) = client.ask("message", json!({ "sender": "Eva", "content": n.to_string() })).await;
+        answer["message"].is_null().then_some(answer)
+    })
+    .await;
+    check_problem(&answer["problem"]);
+    assert_eq!(client.subscribe(json!({ "room": "dev" })).await["topic"], json!({ "room": "dev" }));
+    assert!(server.metric(r#"corriente_refusals_total{reason="messages per sender"}"#).await >= 4);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_asks_too_much_is_refused_by_every_way_in_but_not_by_health_checks() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    let mut socket = server.follow("").await;
+    let answer = until_too_much(async |_| {
+        let answer = server.fetch("/api/rooms").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    check_problem(&answer.expect_problem(429, "too-many"));
+    check_retry_after(&answer);
+    let page = until_too_much(async |_| {
+        let answer = Answer::to(server.request(Method::GET, "/rooms/general").header("Accept", "text/html")).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(page.status, 429);
+    assert!(page.header("content-type").starts_with("text/html") && page.text.contains("<h1>"), "{}", page.text);
+    check_retry_after(&page);
+    let status = until_too_much(async |_| join_for(&server, "192.0.2.1").await.err()).await;
+    assert_eq!(status, 429, "nobody believes who names another one");
+    let error = until_too_much(async |_| {
+        socket.send(json!({ "type": "subscribe", "room": "dev" })).await;
+        let frame = socket.next().await.expect("the connection goes on");
+        (frame["type"] == "error").then_some(frame)
+    })
+    .await;
+    check_problem(&error["problem"]);
+    for path in ["/livez", "/metrics", "/client.js"] {
+        assert_eq!(server.fetch(path).await.status, 200, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_floods_a_socket_and_takes_no_notice_is_closed_with_1008() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    for frame in [Message::text("garbage"), Message::Ping("x".into())] {
+        let flooder = server.join("").await.socket;
+        let closed = async {
+            // It goes on while it is told to stop.
+            let (mut sink, mut stream) = flooder.split();
+            let flood = async {
+                for _ in 0..ATTEMPTS_MAX {
+                    if sink.send(frame.clone()).await.is_err() {
+                        break;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            let listen = async {
+                loop {
+                    match stream.next().await {
+                        Some(Ok(Message::Close(close))) => return close.map(|close| u16::from(close.code)),
+                        Some(Ok(_)) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            tokio::select! {
+                code = listen => code,
+                () = flood => None,
+            }
+        };
+        let code = timeout(Duration::from_secs(PATIENCE_SECS), closed).await.expect("the flood is ended");
+        assert_eq!(code, Some(1008));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_trusted_says_who_asks_too_much() {
+    async fn post(server: &TestServer, client: &str) -> u16 {
+        let body = json!({ "sender": ObjectId::new().to_hex(), "content": "x" });
+        let request = server.request(Method::POST, "/api/messages").header("X-Forwarded-For", client).json(&body);
+        Answer::to(request).await.status.as_u16()
+    }
+    for (flags, is_believed) in
+        [(&["--rate-per-address", "1"][..], false), (&["--rate-per-address", "1", "--trust-proxy"][..], true)]
+    {
+        let server = TestServer::start_with(flags).await;
+        until_too_much(async |n| {
+            (post(&server, &format!("10.9.9.{}, 203.0.113.1", n % 250)).await == 429).then_some(())
+        })
+        .await;
+        // At once: a second brings one more to the whole address.
+        let others = futures::future::join_all((2..22).map(|n| {
+            let server = &server;
+            async move { post(server, &format!("203.0.113.1, 203.0.113.{n}")).await }
+        }));
+        let served = others.await.into_iter().filter(|status| *status == 201).count();
+        assert_eq!(served == 20, is_believed, "{served} others were served with {flags:?}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_of_a_trusted_proxy_count_for_its_clients() {
+    let server = TestServer::start_with(&["--connections-per-address-max", "2", "--trust-proxy", "127.0.0.0/8"]).await;
+    let one = join_for(&server, "203.0.113.1").await.unwrap();
+    let other = join_for(&server, "203.0.113.1").await.unwrap();
+    assert_eq!(join_for(&server, "203.0.113.1").await.unwrap_err(), 503);
+    let another = join_for(&server, "203.0.113.2").await.unwrap();
+    drop(one);
+    eventually("the place of the one that went", async || join_for(&server, "203.0.113.1").await.ok()).await;
+    drop((other, another));
+    server.stop().await;
+}

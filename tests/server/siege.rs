@@ -1,0 +1,302 @@
+//! The server under attack, by tools that others wrote for it and by hand: whoever behaves is served meanwhile.
+//!
+//! Run by itself, with `--nocapture`, it tells how long the healthy client waited; `docs/limits.md` has such a run.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use corriente::config::Config;
+use futures::{SinkExt, StreamExt};
+use mongodb::bson::doc;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    faults::{program::Program, world::World},
+    harness::{Follower, PATIENCE_SECS, eventually},
+    programs::Tool,
+};
+
+/// How long each attack goes on, in seconds.
+const ATTACK_SECS: &str = "6";
+const ATTACK_SECS_MAX: u64 = 60;
+/// How many connections it has.
+const CONNECTIONS: &str = "1000";
+
+/// The healthy client has an address of its own, as it has in life. All of 127.0.0.0/8 is this machine, on Linux.
+const HEALTHY_ADDRESS: [u8; 4] = [127, 0, 0, 9];
+
+/// Somebody who chats while others attack.
+struct Healthy {
+    url: String,
+    http: reqwest::Client,
+    follower: Follower,
+    said: usize,
+    delays: Vec<Duration>,
+}
+
+impl Healthy {
+    async fn at(program: &Program) -> Self {
+        let http = reqwest::Client::builder()
+            .local_address(std::net::IpAddr::from(HEALTHY_ADDRESS))
+            // A connection of its own for each, so that the door is tried, too.
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(PATIENCE_SECS))
+            .build()
+            .expect("an HTTP client");
+        let mut follower = Follower::join(&program.url, "room=healthy").await;
+        follower.expect("ready").await;
+        Self { url: program.url.clone(), http, follower, said: 0, delays: Vec::new() }
+    }
+
+    /// Says something, reads the history, and hears what it has said.
+    async fn chat(&mut self) {
+        let began = Instant::now();
+        self.said += 1;
+        let (n, content) = (self.said, self.said.to_string());
+        let message = json!({ "room": "healthy", "sender": "Ana", "content": content });
+        let sent = self.http.post(format!("{}/api/messages", self.url)).json(&message).send().await;
+        assert_eq!(sent.expect("an answer").status(), 201, "message {n}");
+        self.delays.push(began.elapsed());
+        // The last one of the attack before may not have been heard any more.
+        while self.follower.expect("created").await["message"]["content"] != content {}
+        let began = Instant::now();
+        let read = self.http.get(format!("{}/api/messages?room=healthy&limit=5", self.url)).send().await;
+        assert_eq!(read.expect("an answer").status(), 200, "page {n}");
+        self.delays.push(began.elapsed());
+    }
+
+    /// Chats as long as the attack goes on, and tells how long it waited.
+    async fn chat_during<T>(&mut self, what: &str, attack: impl Future<Output = T>) -> T {
+        self.delays.clear();
+        let mut attack = std::pin::pin!(attack);
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                outcome = &mut attack => break outcome,
+                () = async { self.chat().await; sleep(Duration::from_millis(10)).await; } => {}
+            }
+        };
+        assert!(!self.delays.is_empty(), "{what}: nothing was said meanwhile");
+        self.delays.sort_unstable();
+        let at = |share: usize| self.delays[(self.delays.len() - 1) * share / 100];
+        println!("{what}: {} answers, p50 {:?}, p99 {:?}", self.delays.len(), at(50), at(99));
+        outcome
+    }
+}
+
+#[tokio::test]
+async fn slow_headers_slow_bodies_and_slow_readers_keep_nobody_else_waiting() {
+    let Some(slow) = Tool::of_system("slowhttptest", "slowhttptest").await else {
+        return;
+    };
+    let world = World::shared_by(0).await;
+    let program = Program::start_with(&world, &["--header-secs", "3", "--body-secs", "3", "--silence-secs", "5"]).await;
+    let mut healthy = Healthy::at(&program).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (home, messages) = (format!("{}/", program.url), format!("{}/api/messages", program.url));
+    let common = ["-c", CONNECTIONS, "-r", "500", "-l", ATTACK_SECS, "-p", "5"];
+    let modes: [(&str, &[&str]); 3] = [
+        ("slow headers", &["-H", "-i", "1", "-u", &home]),
+        ("slow bodies", &["-B", "-i", "1", "-s", "8192", "-t", "POST", "-u", &messages]),
+        ("slow readers", &["-X", "-w", "10", "-y", "20", "-n", "1", "-z", "32", "-k", "3", "-u", &home]),
+    ];
+    for (what, mode) in modes {
+        let args = [mode, &common].concat();
+        let attack = slow.run(folder.path(), &args, ATTACK_SECS_MAX);
+        let report = healthy.chat_during(what, attack).await;
+        report.unwrap_or_else(|why| panic!("{what}: slowhttptest {why}"));
+    }
+    eventually("the connections of the attackers end", async || (program.descriptors() < 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_over_http_2_keeps_nobody_else_waiting() {
+    let Some(flood) = Tool::of_system("h2load", "nghttp2-client").await else {
+        return;
+    };
+    let world = World::shared_by(0).await;
+    // With the limits as they are by default.
+    let program = Program::start_limited(&world, &[]).await;
+    let mut healthy = Healthy::at(&program).await;
+    let url = format!("{}/api/messages?room=healthy", program.url);
+    let args = ["-c", "50", "-m", "20", "-t", "1", "-D", ATTACK_SECS, &url];
+    let attack = flood.run(Path::new("/"), &args, ATTACK_SECS_MAX);
+    let report = healthy.chat_during("h2load", attack).await.unwrap_or_else(|why| panic!("h2load {why}"));
+    assert!(report.contains("finished in"), "{report}");
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_connections_find_the_cap_and_are_let_go() {
+    const IDLE: usize = 10_000;
+    // Both ends are of one machine, but not of one process.
+    assert!(rlimit::increase_nofile_limit(u64::MAX).expect("a limit") > IDLE as u64 + 1_000, "too few open files");
+    let world = World::shared_by(0).await;
+    let flags = ["--connections-max", "5000", "--connections-per-address-max", "4000", "--header-secs", "3"];
+    let program = Program::start_with(&world, &flags).await;
+    let mut healthy = Healthy::at(&program).await;
+    let address = program.url.trim_start_matches("http://").to_owned();
+    let attack = async {
+        let mut held = Vec::with_capacity(IDLE);
+        for _ in 0..IDLE {
+            // Beyond the cap they are told so and closed, which this end does not read.
+            held.push(TcpStream::connect(&address).await.expect("a connection"));
+        }
+        sleep(Duration::from_secs(1)).await;
+        held
+    };
+    let mut held = healthy.chat_during("idle connections", attack).await;
+    // Those for which there was no room know it, and the others are closed when they have said nothing for too long.
+    let mut refusal = String::new();
+    let last = held.last_mut().expect("the last one");
+    let _ = timeout(Duration::from_secs(PATIENCE_SECS), last.read_to_string(&mut refusal)).await.expect("an end");
+    assert!(refusal.starts_with("HTTP/1.1 503"), "{refusal}");
+    eventually("the places of the idle", async || (program.descriptors() < 200).then_some(())).await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_reset_without_end_are_ended() {
+    let world = World::shared_by(0).await;
+    let program = Program::start_with(&world, &[]).await;
+    let mut healthy = Healthy::at(&program).await;
+    let address = program.url.trim_start_matches("http://").to_owned();
+    let attack = async {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+            let length = (payload.len() as u32).to_be_bytes();
+            [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+        };
+        // The preface and empty SETTINGS.
+        let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat();
+        socket.write_all(&preface).await.expect("the preface");
+        let (mut answers, mut socket) = socket.into_split();
+        // GET http://x/rooms/general, in HPACK: three fields of the static table by their numbers, two with a text.
+        let headers = [&[0x82, 0x86, 0x41, 1][..], b"x", &[0x44, 14], b"/rooms/general"].concat();
+        let mut is_ended = false;
+        'flood: for batch in 0..2_000_u32 {
+            let mut bytes = Vec::new();
+            for n in 0..100 {
+                let stream = (batch * 100 + n) * 2 + 1;
+                // HEADERS that end headers and stream, then RST_STREAM with CANCEL.
+                bytes.extend(frame(1, 0x5, stream, &headers));
+                bytes.extend(frame(3, 0, stream, &8_u32.to_be_bytes()));
+            }
+            let mut heard = [0; 64 * 1024];
+            let mut left = &bytes[..];
+            while !left.is_empty() {
+                tokio::select! {
+                    written = socket.write(left) => match written {
+                        Ok(count) => left = &left[count..],
+                        Err(_) => { is_ended = true; break 'flood; }
+                    },
+                    read = answers.read(&mut heard) => if matches!(read, Ok(0) | Err(_)) { is_ended = true; break 'flood; },
+                }
+            }
+        }
+        is_ended
+    };
+    let attack = timeout(Duration::from_secs(PATIENCE_SECS), attack);
+    let is_ended = healthy.chat_during("rapid reset", attack).await.expect("an end within the deadline");
+    assert!(is_ended, "200,000 streams were opened and reset over one connection");
+}
+
+#[tokio::test]
+async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_imply() {
+    const READERS: usize = 100;
+    const FLAGS: [&str; 16] = [
+        "--connections-max",
+        "300",
+        "--log-bytes-max",
+        "8388608",
+        "--replays-max",
+        "1",
+        "--replay-bytes-max",
+        "2097152",
+        "--replays-kept-bytes-max",
+        "8388608",
+        "--inserts-waiting-bytes-max",
+        "2097152",
+        "--bodies-bytes-max",
+        "4194304",
+        "--silence-secs",
+        "30",
+    ];
+    let world = World::shared_by(0).await;
+    let program = Program::start_with(&world, &FLAGS).await;
+    let implied_kib = Config::parse_from(["corriente"].iter().chain(&FLAGS)).memory_bytes_max() as u64 / 1024;
+    let address = program.url.trim_start_matches("http://").to_owned();
+    let page = reqwest::get(format!("{}/api/messages?room=a", program.url)).await.unwrap().text().await.unwrap();
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let cursor = page["cursor"].as_str().expect("a cursor").to_owned();
+
+    let mut held = Vec::new();
+    // Readers that join and then never read, and messages and bodies of which the end does not come.
+    let mut stuck = Vec::new();
+    for _ in 0..READERS {
+        stuck.push(join(&program, "room=a").await);
+    }
+    for _ in 0..40 {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let handshake = format!(
+            "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        socket.write_all(handshake.as_bytes()).await.unwrap();
+        let frame = [&[0x81, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0][..], &[b'x'; 65_000]].concat();
+        socket.write_all(&frame).await.unwrap();
+        held.push(socket);
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "POST /api/messages HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // The server reads no more of it than there is room for.
+        let _ = timeout(Duration::from_millis(200), socket.write_all(&[b' '; 64_000])).await;
+        held.push(socket);
+    }
+    // Many times the log.
+    for _ in 0..20 {
+        let documents =
+            (0..1_000).map(|n| doc! { "content": format!("{n} {}", "x".repeat(3_000)), "sender": "Ana", "room": "a" });
+        world.messages().insert_many(documents).await.unwrap();
+    }
+    // Some come back from before all that, some ask for much and do not read it, and some write.
+    for _ in 0..10 {
+        stuck.push(join(&program, &format!("room=a&after={cursor}")).await);
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let get = format!("GET /api/messages?room=a&limit=200 HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        socket.write_all(get.as_bytes()).await.unwrap();
+        held.push(socket);
+    }
+    let mut writer = join(&program, "").await;
+    for n in 0..2_000 {
+        let frame =
+            json!({ "type": "send", "room": "b", "sender": "Ana", "content": format!("{n} {}", "ñ".repeat(3_000)) });
+        writer.send(tokio_tungstenite::tungstenite::Message::text(frame.to_string())).await.unwrap();
+        if n % 20 == 19 {
+            while let Ok(Some(_)) = timeout(Duration::from_millis(1), writer.next()).await {}
+        }
+    }
+    let resident_kib = program.resident_kib();
+    println!("all limits reached: {resident_kib} KiB resident, {implied_kib} KiB implied");
+    assert!(
+        resident_kib < implied_kib,
+        "{resident_kib} KiB are resident, and the settings imply {implied_kib} at most"
+    );
+    drop((stuck, held));
+}
+
+async fn join(
+    program: &Program,
+    query: &str,
+) -> tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>> {
+    Follower::join(&program.url, query).await.socket
+}
