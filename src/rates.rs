@@ -22,7 +22,10 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed, StateStore},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use crate::{
@@ -38,6 +41,13 @@ const PER_SEC_MAX: u32 = 1_000_000;
 /// How many buckets a limit has. Eight bytes each, so half a megabyte; of a thousand clients at once about eight share a
 /// bucket with another one.
 const BUCKETS: usize = 1 << 16;
+/// How many reads of one address MongoDB is asked at once: about as many as the driver has connections, so that those of
+/// others are never far behind. They take milliseconds, so that many people at one address do not notice.
+const READS_AT_ONCE_MAX: usize = 8;
+/// How long a read may wait for its turn, in seconds: as long as MongoDB may take to answer it.
+const TURN_SECS_MAX: u64 = 5;
+/// How many addresses there are turns for, as for [`BUCKETS`].
+const TURNS: usize = 1 << 14;
 /// How often a connection may be refused within [`NOTICE_SECS`] before it is closed.
 const REFUSALS_MAX: u32 = 500;
 const NOTICE_SECS: u64 = 60;
@@ -61,6 +71,8 @@ struct Inner {
     messages_per_address: Limit,
     messages_per_sender: Limit,
     requests_per_address: Limit,
+    /// Empty where there is no limit of requests.
+    turns: Box<[Semaphore]>,
     /// So that nobody can choose who shares a bucket with whom.
     hasher: RandomState,
     metrics: Metrics,
@@ -86,6 +98,8 @@ pub enum Bound {
     MessagesPerSender,
     /// [`RateLimits::requests_per_address`]
     RequestsPerAddress,
+    /// Of the reads of one address that wait for MongoDB.
+    ReadsAtOnce,
 }
 
 impl Bound {
@@ -94,6 +108,7 @@ impl Bound {
             Bound::MessagesPerAddress => "messages per address",
             Bound::MessagesPerSender => "messages per sender",
             Bound::RequestsPerAddress => "requests per address",
+            Bound::ReadsAtOnce => "reads at once",
         }
     }
 
@@ -101,6 +116,7 @@ impl Bound {
         match self {
             Bound::MessagesPerAddress => "too many messages come from your address, so this one was not stored",
             Bound::MessagesPerSender => "too many messages come under this name, so this one was not stored",
+            Bound::ReadsAtOnce => "too many reads of your address wait for the database",
             Bound::RequestsPerAddress => "too many requests come from your address, so this one was not looked at",
         }
     }
@@ -110,10 +126,12 @@ impl Rates {
     /// Nothing has happened yet.
     pub fn new(limits: RateLimits, metrics: &Metrics) -> Self {
         let limit = |per_sec| Limit::new(per_sec, DefaultClock::default());
+        let turns = if limits.requests_per_address == 0 { 0 } else { TURNS };
         Self(Arc::new(Inner {
             messages_per_address: limit(limits.messages_per_address),
             messages_per_sender: limit(limits.messages_per_sender),
             requests_per_address: limit(limits.requests_per_address),
+            turns: std::iter::repeat_with(|| Semaphore::new(READS_AT_ONCE_MAX)).take(turns).collect(),
             hasher: RandomState::new(),
             metrics: metrics.clone(),
             refusals: Seldom::default(),
@@ -127,6 +145,22 @@ impl Rates {
     pub fn request(&self, from: ClientNetwork) -> Result<(), TooMany> {
         let key = self.0.hasher.hash_one(from);
         self.judge(&self.0.requests_per_address, key, Bound::RequestsPerAddress, from)
+    }
+
+    /// Waits until MongoDB may be asked for this address. It is its turn until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn turn(&self, from: ClientNetwork) -> Result<Option<SemaphorePermit<'_>>, TooMany> {
+        if self.0.turns.is_empty() {
+            return Ok(None);
+        }
+        let turns = &self.0.turns[self.0.hasher.hash_one(from) as usize % TURNS];
+        match timeout(Duration::from_secs(TURN_SECS_MAX), turns.acquire()).await {
+            // Nobody closes the semaphore.
+            Ok(turn) => Ok(turn.ok()),
+            Err(_) => Err(self.refuse(Bound::ReadsAtOnce, from, Duration::from_secs(1))),
+        }
     }
 
     /// Counts a message, which is a request besides.
@@ -144,15 +178,16 @@ impl Rates {
     }
 
     fn judge(&self, limit: &Limit, key: u64, bound: Bound, from: ClientNetwork) -> Result<(), TooMany> {
-        let Some(wait) = limit.use_up(key) else {
-            return Ok(());
-        };
+        limit.use_up(key).map_or(Ok(()), |wait| Err(self.refuse(bound, from, wait)))
+    }
+
+    fn refuse(&self, bound: Bound, from: ClientNetwork, wait: Duration) -> TooMany {
         self.0.metrics.refusals.get_or_create(&ReasonLabels { reason: bound.as_str() }).inc();
         if let Some(count) = self.0.refusals.count() {
             warn!("refused what {from} asked for: too many {} ({count} refusals so far)", bound.as_str());
         }
         let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Err(TooMany { bound, retry_after_secs: u32::try_from(whole.max(1)).unwrap_or(u32::MAX) })
+        TooMany { bound, retry_after_secs: u32::try_from(whole.max(1)).unwrap_or(u32::MAX) }
     }
 }
 

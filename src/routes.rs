@@ -8,7 +8,7 @@ use poem::{
     endpoint::make_sync,
     error::NotFoundError,
     get,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::CatchPanic,
 };
 use tokio::time::timeout;
@@ -90,6 +90,9 @@ pub fn routes(
 /// What costs next to nothing, and what operators ask, is never refused.
 const UNBOUND: [&str; 6] = ["/livez", "/readyz", "/metrics", "/static/", "/client.js", "/favicon.ico"];
 
+/// What asks MongoDB, and does not wait for anything else.
+const READS: [&str; 4] = ["/api/messages", "/api/rooms", "/rooms", "/inbox/"];
+
 /// Refuses what is too much for one client: with a page for browsers, which ask for HTML, and a problem for everybody else.
 async fn bound_rate<E: Endpoint<Output = Response>>(
     endpoint: Arc<E>,
@@ -99,8 +102,14 @@ async fn bound_rate<E: Endpoint<Output = Response>>(
     if UNBOUND.iter().any(|path| request.uri().path().starts_with(path)) {
         return endpoint.call(request).await;
     }
-    match rates.request(ClientNetwork::of_request(&request)) {
-        Ok(()) => endpoint.call(request).await,
+    let from = ClientNetwork::of_request(&request);
+    let is_read = *request.method() == Method::GET && READS.iter().any(|path| request.uri().path().starts_with(path));
+    let turn = match rates.request(from) {
+        Ok(()) if is_read => rates.turn(from).await,
+        counted => counted.map(|()| None),
+    };
+    match turn {
+        Ok(_turn) => endpoint.call(request).await,
         Err(too_many) if asks_for_html(&request) => Ok(pages::too_many(&request, too_many.retry_after_secs)),
         Err(too_many) => Ok(Problem::from(too_many).into_response()),
     }
