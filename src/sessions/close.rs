@@ -27,8 +27,16 @@ pub(super) enum Close {
 
 impl Close {
     /// All of them, for the catalogue.
-    pub(super) const ALL: [Close; 7] =
-        [Close::Restart, Close::Stuck, Close::Internal, Close::TooBig, Close::NotUtf8, Close::NotText, Close::Protocol];
+    pub(super) const ALL: [Close; 8] = [
+        Close::Restart,
+        Close::Stuck,
+        Close::Internal,
+        Close::TooBig,
+        Close::NotUtf8,
+        Close::NotText,
+        Close::Protocol,
+        Close::Flood,
+    ];
 
     /// The code, and the reason in words.
     pub(super) fn words(self) -> (u16, &'static str) {
