@@ -249,6 +249,7 @@ impl Example for RoomPresenceBody {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
+    use poem_openapi::types::ToJSON;
 
     use super::*;
     use crate::message::{MessageId, RoomName, UserName};
