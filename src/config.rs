@@ -110,8 +110,7 @@ pub struct Config {
     #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub body_secs: u64,
 
-    /// The most memory of the bodies of requests, and of answers over 64 KiB, in bytes: so much is held for clients that
-    /// send and read slowly
+    /// The most memory of the bodies of requests, in bytes: so much is held for clients that send slowly
     #[arg(long, env = "BODIES_BYTES_MAX", default_value_t = 256 * 1024 * 1024)]
     pub bodies_bytes_max: usize,
 
