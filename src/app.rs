@@ -5,7 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, anyhow};
 use futures::future::select_all;
 use poem::EndpointExt;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use rustix::system::uname;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -15,16 +21,18 @@ use crate::{
     cursor::{ClusterTime, Cursor},
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
-    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, connect},
+    mongo::{Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, ServerReport, StretchLimits, connect},
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
     rates::Rates,
+    readiness::Readiness,
     replay::Replays,
-    routes::{RequestLimits, routes},
+    routes::{Operators, RequestLimits, routes},
     sessions::{Sessions, Sources},
     telemetry::Metrics,
-    watcher::Watcher,
+    vitals::{self, VitalSources},
+    watcher::{Told, Watcher},
 };
 
 /// How long requests and sessions may take to end when the server stops, in seconds, when the drain is shorter. A client
@@ -86,15 +94,22 @@ impl App {
         let history = History::new(&deployment);
         let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
         let committer = Vital::spawn("committer", "nothing would be inserted", false, committer.run());
-        let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
-        let keeper = presence_keeper.run(stop.clone());
-        let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
+        let (report, reported) = watch::channel(ServerReport::starting(String::new(), Told::Live.as_str()));
+        let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment), reported);
+        let sources = VitalSources {
+            live: live.clone(),
+            watcher: status.clone(),
+            metrics: metrics.clone(),
+            presence: presence.clone(),
+        };
+        let (vitals, vitals_keeper) = vitals::open(sources, report);
         let rates = Rates::new(config.rate_limits(), &metrics);
         let api = Api {
             history: history.clone(),
             inserter: inserter.for_source("rest"),
             rates: rates.clone(),
             presence: presence.clone(),
+            vitals: vitals.clone(),
             status: status.clone(),
         };
         let pages = Pages {
@@ -105,6 +120,11 @@ impl App {
             collection: config.collection.clone(),
             rooms: RoomList::default(),
             topics_max: config.topics_max,
+        };
+        let operators = Operators {
+            readiness: Readiness::new(deployment.clone(), status.clone(), stop.clone()),
+            vitals,
+            metrics: metrics.clone(),
         };
         let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {
@@ -124,6 +144,11 @@ impl App {
         info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
         let listener = bind(config).await?;
         let address = listener.local_addr()?;
+        // The other servers know this one by its address.
+        let keeper = vitals_keeper.named(server_name(address)).run(stop.clone());
+        let vitals_keeper = Vital::spawn("vitals keeper", "nobody would see how the server is", true, keeper);
+        let keeper = presence_keeper.run(stop.clone());
+        let presence_keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let limits = RequestLimits {
@@ -135,10 +160,10 @@ impl App {
         let closer = async move { failed.cancelled().await };
         let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
         let door = FrontDoor::new(listener, config.door_limits(), &metrics);
-        let endpoint = routes(api, pages, sessions, metrics, limits);
+        let endpoint = routes(api, pages, sessions, operators, limits);
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
-        let vital = vec![server, keeper, closer, watcher, committer];
+        let vital = vec![server, presence_keeper, vitals_keeper, closer, watcher, committer];
         Ok(Self { address, database, stop, sessions: tasks, stop_max, vital })
     }
 
@@ -210,6 +235,12 @@ impl Vital {
     ) -> Self {
         Self { name, loss, ends_at_stop, task: tokio::spawn(task) }
     }
+}
+
+/// The machine's name and the port, for people who look at several servers.
+fn server_name(address: SocketAddr) -> String {
+    let machine = uname();
+    format!("{}:{}", machine.nodename().to_string_lossy(), address.port())
 }
 
 async fn bind(config: &Config) -> anyhow::Result<TcpListener> {

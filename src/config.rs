@@ -11,7 +11,7 @@ use crate::{
     origin::AllowedOrigin,
     rates::RateLimits,
     replay::ReplayLimits,
-    telemetry::LogFormat,
+    telemetry::{DEFAULT_LOG, LogFilter, LogFormat},
 };
 
 /// What the program takes by itself, with the driver's connections, the tables of rates, and what the allocator keeps.
@@ -164,7 +164,12 @@ pub struct Config {
     #[arg(long, env = "DRAIN_SECS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub drain_secs: u64,
 
-    /// How log lines look; RUST_LOG selects them
+    /// Which log lines are written: levels (`error`, `warn`, `info`, `debug`, `trace`, `off`), also by part, such as
+    /// `warn,corriente=debug`. With `corriente=debug` every request is a line
+    #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG)]
+    pub rust_log: LogFilter,
+
+    /// How log lines look
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Route,
     endpoint::make_sync,
     error::NotFoundError,
     get,
@@ -21,8 +21,11 @@ use crate::{
     pages::{self, Pages},
     problem::Problem,
     rates::Rates,
+    readiness::Readiness,
+    requests::Noted,
     sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
+    vitals::Vitals,
 };
 
 /// The largest body of a request to the API, in bytes: a content of 4,000 characters fits in any encoding. The forms of
@@ -39,12 +42,22 @@ pub struct RequestLimits {
     pub body_time_max: Duration,
 }
 
+/// What is for whoever watches over the server.
+pub struct Operators {
+    /// Whether it is of use.
+    pub readiness: Readiness,
+    /// How it is.
+    pub vitals: Vitals,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+}
+
 /// Everything that the server offers.
 pub fn routes(
     api: Api,
     pages: Pages,
     sessions: Sessions,
-    metrics: Metrics,
+    operators: Operators,
     limits: RequestLimits,
 ) -> impl Endpoint<Output = Response> + 'static {
     let bound_body = move |request| bound_body(request, limits.body_time_max);
@@ -56,6 +69,7 @@ pub fn routes(
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
     let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
+    let status = get(pages::show_status).data(operators.vitals.clone());
     Route::new()
         // People
         .at("/", get(pages::index))
@@ -77,14 +91,16 @@ pub fn routes(
         .at("/asyncapi.yaml", get(make_sync(move |_| asyncapi.clone().with_content_type("application/yaml"))))
         // Operators
         .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz).data(api.status))
-        .at("/metrics", get(api::metrics).data(metrics))
+        .at("/readyz", get(api::readyz).data(operators.readiness))
+        .at("/metrics", get(api::metrics).data(operators.vitals.clone()))
+        .at("/status", status.around(pages::compress_page))
         .with(CatchPanic::new())
         .around(answer_unknown)
         .catch_all_error(answer_error)
         .around(tell_methods)
         .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone()))
         .with(limits.origins)
+        .with(Noted::new(operators.metrics))
 }
 
 /// What costs next to nothing, and what operators ask, is never refused.
@@ -147,7 +163,12 @@ async fn answer_error(error: poem::Error) -> Response {
     if error.is_from_response() {
         return error.into_response();
     }
-    Problem::of_error(&error).into_response()
+    let mut response = Problem::of_error(&error).into_response();
+    if let Some(pattern) = error.data::<PathPattern>() {
+        // For whoever counts answers by route.
+        response.set_data(pattern.clone());
+    }
+    response
 }
 
 /// Says which methods an address has to who has used another one, as RFC 9110 wants it.

@@ -16,5 +16,6 @@ mod places;
 #[allow(dead_code)] // Shared likewise.
 #[path = "../server/programs.rs"]
 mod programs;
+mod status;
 mod talk;
 mod transports;
