@@ -36,7 +36,7 @@ fn event(n: u32) -> Event {
         to: Destination::Room(room()),
         date: DateTime::UNIX_EPOCH,
     };
-    Event { id, before: Before::Nowhere, after: Some(message) }
+    Event { id, before: Before::Nowhere, after: Some(message), at_millis: 0 }
 }
 
 fn batch(from: u32) -> Vec<(Cursor, Option<Event>)> {

@@ -5,7 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, anyhow};
 use futures::future::select_all;
 use poem::EndpointExt;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use rustix::system::uname;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -17,17 +23,20 @@ use crate::{
     feed::{self, Feed, FeedWriter},
     listener::FrontDoor,
     mongo::{
-        Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, StretchLimits, Sweeper, Target, connect,
+        Changes, Deployment, History, Inserter, PresenceStore, ResumePoint, ServerReport, StretchLimits, Sweeper,
+        Target, connect,
     },
     origin::Origins,
     pages::{Pages, RoomList},
     presence,
     rates::Rates,
+    readiness::Readiness,
     replay::Replays,
-    routes::{RequestLimits, routes},
+    routes::{Operators, RequestLimits, routes},
     sessions::{Sessions, Sources},
     telemetry::Metrics,
-    watcher::Watcher,
+    vitals::{self, VitalSources},
+    watcher::{Told, Watcher},
 };
 
 /// How long requests and sessions may take to end when the server stops, in seconds, when the drain is shorter. A client
@@ -96,12 +105,15 @@ impl App {
         let history = History::new(&deployment);
         let (inserter, committer) = Inserter::new(&deployment, config.queue_limits(), metrics.clone());
         let committer = Vital::spawn("committer", "nothing would be inserted", false, committer.run());
-        let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment));
-        let keeper = {
-            let (stop, may_write) = (stop.clone(), !config.read_only);
-            async move { if may_write { presence_keeper.run(stop).await } else { stop.cancelled().await } }
+        let (report, reported) = watch::channel(ServerReport::starting(String::new(), Told::Live.as_str()));
+        let (presence, presence_keeper) = presence::open(PresenceStore::new(&deployment), reported);
+        let sources = VitalSources {
+            live: live.clone(),
+            watcher: status.clone(),
+            metrics: metrics.clone(),
+            presence: presence.clone(),
         };
-        let keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
+        let (vitals, vitals_keeper) = vitals::open(sources, report);
         let sweeper = Sweeper::new(&deployment).map(|sweeper| sweeper.run(stop.clone()));
         let sweeper = sweeper.map(|run| Vital::spawn("sweeper", "old messages without a date would stay", true, run));
         let rates = Rates::new(config.rate_limits(), &metrics);
@@ -111,6 +123,7 @@ impl App {
             inserter: inserter.for_source("rest"),
             rates: rates.clone(),
             presence: presence.clone(),
+            vitals: vitals.clone(),
             status: status.clone(),
         };
         let pages = Pages {
@@ -122,6 +135,11 @@ impl App {
             collection: config.collection.clone(),
             rooms: RoomList::default(),
             topics_max: config.topics_max,
+        };
+        let operators = Operators {
+            readiness: Readiness::new(deployment.clone(), status.clone(), stop.clone()),
+            vitals,
+            metrics: metrics.clone(),
         };
         let replays = Replays::new(deployment, live.clone(), config.replay_limits(), metrics.clone());
         let sessions = Sessions {
@@ -142,6 +160,14 @@ impl App {
         info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
         let listener = bind(config).await?;
         let address = listener.local_addr()?;
+        // The other servers know this one by its address.
+        let keeper = vitals_keeper.named(server_name(address)).run(stop.clone());
+        let vitals_keeper = Vital::spawn("vitals keeper", "nobody would see how the server is", true, keeper);
+        let keeper = {
+            let (stop, may_write) = (stop.clone(), !config.read_only);
+            async move { if may_write { presence_keeper.run(stop).await } else { stop.cancelled().await } }
+        };
+        let presence_keeper = Vital::spawn("presence keeper", "nobody would know who is here", true, keeper);
         // The drain, and a moment for the last to go.
         let stop_max = Duration::from_secs(STOP_SECS_MAX.max(config.drain_secs + 2));
         let limits = RequestLimits {
@@ -153,10 +179,11 @@ impl App {
         let closer = async move { failed.cancelled().await };
         let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
         let door = FrontDoor::new(listener, config.door_limits(), &metrics);
-        let endpoint = routes(api, pages, sessions, metrics, limits);
+        let endpoint = routes(api, pages, sessions, operators, limits);
         let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
-        let vital = [server, keeper].into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();
+        let keepers = [server, presence_keeper, vitals_keeper];
+        let vital = keepers.into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();
         let base = config.base_path.clone();
         Ok(Self { address, base, database, stop, sessions: tasks, stop_max, vital })
     }
@@ -229,6 +256,12 @@ impl Vital {
     ) -> Self {
         Self { name, loss, ends_at_stop, task: tokio::spawn(task) }
     }
+}
+
+/// The machine's name and the port, for people who look at several servers.
+fn server_name(address: SocketAddr) -> String {
+    let machine = uname();
+    format!("{}:{}", machine.nodename().to_string_lossy(), address.port())
 }
 
 async fn bind(config: &Config) -> anyhow::Result<TcpListener> {

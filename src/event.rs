@@ -14,6 +14,9 @@ pub struct Event {
     pub before: Before,
     /// What it is now; `None` when it was deleted, or edited into something that breaks the contract.
     pub after: Option<Message>,
+    /// When it happened by the clock of MongoDB's primary, in milliseconds since 1970. For measuring; the order of events
+    /// is that of their cursors.
+    pub at_millis: u64,
 }
 
 /// Where a message was before an event.
@@ -126,6 +129,7 @@ mod tests {
                 to: Destination::Room(RoomName::parse(name).unwrap()),
                 date: DateTime::UNIX_EPOCH,
             }),
+            at_millis: 0,
         }
     }
 

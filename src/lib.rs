@@ -22,6 +22,7 @@
 //! - **session**: one connected client. It owns a place in the log, not a queue ([`sessions`]).
 //! - **watcher**: the one task per process that reads the change stream and appends to the log ([`watcher`]).
 //! - **presence**: how many sessions follow a room, on all servers together ([`presence`]).
+//! - **vitals**: how the server is, now and over the last quarter of an hour ([`vitals`]).
 //!
 //! # Invariants
 //! 1. Only the watcher pushes: [`feed::FeedWriter`] has the sole `append`, is not `Clone`, and [`app::App::start`] moves it
@@ -55,9 +56,12 @@ pub mod pages;
 pub mod presence;
 pub mod problem;
 pub mod rates;
+pub mod readiness;
 pub mod replay;
+pub mod requests;
 pub mod routes;
 pub mod sessions;
 pub mod telemetry;
 pub mod topic;
+pub mod vitals;
 pub mod watcher;

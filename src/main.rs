@@ -20,7 +20,8 @@ use tracing::{error, info, warn};
 #[tokio::main]
 async fn main() {
     let (config, matches) = read_settings();
-    start_logging(config.log_format);
+    let repeats = start_logging(config.log_format, &config.rust_log);
+    tokio::spawn(repeats.clone().run());
     info!("settings: {}", effective(&config, &matches));
     let code = match run(&config).await {
         Ok(()) => 0,
@@ -33,6 +34,7 @@ async fn main() {
             1
         }
     };
+    repeats.tell();
     // Everything is stopped. Returning would have tokio cancel the driver's background tasks in any order, and some of
     // them panic when another one is gone.
     std::process::exit(code)

@@ -18,9 +18,9 @@ use crate::problem::Problem;
 const ALLOWED_SECS: &str = "600";
 /// What pages of other origins may send, when they are allowed at all.
 const METHODS: &str = "GET, HEAD, POST";
-const HEADERS: &str = "Content-Type, Idempotency-Key, Last-Event-ID";
+const HEADERS: &str = "Content-Type, Idempotency-Key, Last-Event-ID, X-Request-Id";
 /// What they may read of an answer beside its body.
-const EXPOSED: &str = "Location, Link, Retry-After";
+const EXPOSED: &str = "Location, Link, Retry-After, X-Request-Id";
 
 /// Where streams are that need no upgrade.
 const STREAMS: [&str; 3] = ["/api/events", "/api/changes", "/socket.io"];

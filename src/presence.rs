@@ -1,8 +1,8 @@
 //! Who is here, as a count: how many sessions follow each room, on this server and on the others.
 //!
 //! A session that comes or goes changes a number in memory, and nothing else. Every five seconds at most the
-//! [`Keeper`] writes this server's numbers, when they are others than before; the others' are read when somebody asks.
-//! A message costs nothing here.
+//! [`Keeper`] writes this server's numbers, when they are others than before, and every twenty in any case, with a few
+//! words on how the server is; the others' are read when somebody asks. A message costs nothing here.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     message::RoomName,
-    mongo::{PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX},
+    mongo::{Others, PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX, ServerReport},
     topic::Topic,
 };
 
@@ -36,8 +39,10 @@ pub struct Presence(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     own: Mutex<Own>,
+    /// How this server is.
+    report: watch::Receiver<ServerReport>,
     /// Held while they are read, so that of many who ask at once one reads for all.
-    others: tokio::sync::Mutex<Others>,
+    others: tokio::sync::Mutex<ReadOthers>,
     store: PresenceStore,
     faults: Mutex<Faults>,
 }
@@ -53,8 +58,8 @@ struct Own {
 
 /// The other servers' numbers, as they were read at last.
 #[derive(Debug, Default)]
-struct Others {
-    here: Arc<HashMap<RoomName, u64>>,
+struct ReadOthers {
+    said: Arc<Others>,
     /// When that was tried.
     asked_at: Option<Instant>,
     /// When it succeeded.
@@ -95,9 +100,21 @@ impl Faults {
     }
 }
 
-/// Opens the count of one server, and the task that must run so that other servers know of it.
-pub fn open(store: PresenceStore) -> (Presence, Keeper) {
-    let shared = Shared { own: Mutex::default(), others: Default::default(), store, faults: Mutex::default() };
+/// A server over this database, as far as it is known here.
+#[derive(Debug, Clone)]
+pub struct KnownServer {
+    /// What it says of itself.
+    pub report: ServerReport,
+    /// How many seconds ago it said so.
+    pub said_secs_ago: u64,
+    /// It is this one.
+    pub is_this: bool,
+}
+
+/// Opens the count of one server, and the task that must run so that other servers know of it, and by `report` of how it
+/// is.
+pub fn open(store: PresenceStore, report: watch::Receiver<ServerReport>) -> (Presence, Keeper) {
+    let shared = Shared { own: Mutex::default(), report, others: Default::default(), store, faults: Mutex::default() };
     let presence = Presence(Arc::new(shared));
     let keeper = Keeper { presence: presence.clone(), said: Vec::new(), said_at: None, is_unsure: false, changes: 0 };
     (presence, keeper)
@@ -134,12 +151,25 @@ impl Presence {
         let own = self.own();
         let of = |room| {
             let here = own.here.get(room).copied().unwrap_or_default();
-            others.get(room).copied().unwrap_or_default() + u64::from(here)
+            others.here.get(room).copied().unwrap_or_default() + u64::from(here)
         };
         rooms.iter().map(of).collect()
     }
 
-    async fn others(&self) -> Arc<HashMap<RoomName, u64>> {
+    /// All servers over this database: this one first, as it is now, and the others by name, as they said within the last
+    /// minute. When MongoDB can not be asked these are left out.
+    pub async fn servers(&self) -> Vec<KnownServer> {
+        let own = self.0.report.borrow().clone();
+        let others = self.others().await;
+        let others = others.servers.iter().map(|(report, said_secs_ago)| KnownServer {
+            report: report.clone(),
+            said_secs_ago: *said_secs_ago,
+            is_this: false,
+        });
+        std::iter::once(KnownServer { report: own, said_secs_ago: 0, is_this: true }).chain(others).collect()
+    }
+
+    async fn others(&self) -> Arc<Others> {
         let mut others = self.0.others.lock().await;
         let is_within =
             |since: Option<Instant>, secs| since.is_some_and(|since| since.elapsed() < Duration::from_secs(secs));
@@ -147,16 +177,16 @@ impl Presence {
             let read = self.0.store.others().await;
             others.asked_at = Some(Instant::now());
             match self.heard(Use::Read, read) {
-                Some(here) => {
-                    others.here = Arc::new(here);
+                Some(said) => {
+                    others.said = Arc::new(said);
                     others.read_at = others.asked_at;
                 }
                 // What is known already is good for as long as its documents would be.
                 None if is_within(others.read_at, PRESENCE_SECS_MAX) => {}
-                None => others.here = Arc::default(),
+                None => others.said = Arc::default(),
             }
         }
-        others.here.clone()
+        others.said.clone()
     }
 
     /// The rooms that most sessions follow, as many as are written.
@@ -243,7 +273,7 @@ impl Keeper {
     }
 
     async fn write_if_due(&mut self) {
-        let is_old = self.said_at.is_some_and(|since| since.elapsed() >= Duration::from_secs(REFRESH_SECS));
+        let is_old = self.said_at.is_none_or(|since| since.elapsed() >= Duration::from_secs(REFRESH_SECS));
         let must_write = is_old || self.is_unsure;
         if (self.changes == self.presence.own().changes && !must_write) || self.presence.is_paused(Use::Write) {
             return;
@@ -251,13 +281,13 @@ impl Keeper {
         let (rooms, changes) = self.presence.busiest();
         // Who went may have come back.
         if rooms != self.said || must_write {
-            let store = &self.presence.0.store;
-            let written = if rooms.is_empty() { store.remove().await } else { store.replace(&rooms).await };
+            let report = self.presence.0.report.borrow().clone();
+            let written = self.presence.0.store.replace(&rooms, &report).await;
             self.is_unsure = self.presence.heard(Use::Write, written).is_none();
             if self.is_unsure {
                 return;
             }
-            self.said_at = (!rooms.is_empty()).then(Instant::now);
+            self.said_at = Some(Instant::now());
             self.said = rooms;
         }
         self.changes = changes;

@@ -31,7 +31,7 @@ use tracing::warn;
 use crate::{
     listener::ClientNetwork,
     message::UserName,
-    telemetry::{Metrics, ReasonLabels, Seldom},
+    telemetry::{Metrics, ReasonLabels, Seldom, show_from_start},
 };
 
 /// How many seconds' worth may be used at once.
@@ -103,6 +103,10 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// All of them.
+    const ALL: [Bound; 4] =
+        [Bound::MessagesPerAddress, Bound::MessagesPerSender, Bound::RequestsPerAddress, Bound::ReadsAtOnce];
+
     fn as_str(self) -> &'static str {
         match self {
             Bound::MessagesPerAddress => "messages per address",
@@ -125,6 +129,7 @@ impl Bound {
 impl Rates {
     /// Nothing has happened yet.
     pub fn new(limits: RateLimits, metrics: &Metrics) -> Self {
+        show_from_start(&metrics.refusals, Bound::ALL.map(|bound| ReasonLabels { reason: bound.as_str() }));
         let limit = |per_sec| Limit::new(per_sec, DefaultClock::default());
         let turns = if limits.requests_per_address == 0 { 0 } else { TURNS };
         Self(Arc::new(Inner {

@@ -24,9 +24,9 @@ use tracing::{info, warn};
 
 use crate::{
     cursor::{ClusterTime, Cursor},
-    feed::{Excerpt, Feed, LogLimits, Reading},
+    feed::{Excerpt, Feed, Gap, LogLimits, Reading},
     mongo::{Deployment, StretchError, StretchLimits},
-    telemetry::{Metrics, OutcomeLabels},
+    telemetry::{Metrics, OutcomeLabels, ReasonLabels, show_from_start},
 };
 
 /// How long a client may wait for its turn, and how long reading a replay may take, in seconds.
@@ -110,6 +110,10 @@ pub struct Unanswerable(pub &'static str);
 impl Replays {
     /// Replays that meet the log of `live`.
     pub fn new(deployment: Deployment, live: Feed, limits: ReplayLimits, metrics: Metrics) -> Self {
+        let outcomes = StretchError::ALL.into_iter().map(StretchError::as_str).chain([FILLED, BUSY]);
+        // What can not be replayed ends as a reset; these are the reasons that every log can have.
+        show_from_start(&metrics.resets, Gap::ALL.map(|gap| ReasonLabels { reason: gap.as_str() }));
+        show_from_start(&metrics.replays, outcomes.map(|outcome| OutcomeLabels { outcome }));
         Self(Arc::new(Inner {
             deployment,
             live,
@@ -187,8 +191,8 @@ impl Inner {
     async fn make(self: Arc<Self>, start: Cursor) -> Result<Arc<Replay>, Failure> {
         let outcome = self.read(start).await;
         let word = match &outcome {
-            Ok(_) => "filled",
-            Err(Failure::Busy) => "busy",
+            Ok(_) => FILLED,
+            Err(Failure::Busy) => BUSY,
             Err(Failure::Stretch(error)) => error.as_str(),
         };
         self.metrics.replays.get_or_create(&OutcomeLabels { outcome: word }).inc();
@@ -319,6 +323,10 @@ fn is_near(start: Cursor, cursor: Cursor) -> bool {
 fn kibibytes(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
+
+/// Outcomes beside those of [`StretchError`].
+const FILLED: &str = "filled";
+const BUSY: &str = "busy";
 
 /// Why a replay could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Route,
     endpoint::make_sync,
     error::NotFoundError,
     get,
@@ -22,8 +22,11 @@ use crate::{
     pages::{self, Pages},
     problem::Problem,
     rates::Rates,
+    readiness::Readiness,
+    requests::Noted,
     sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
+    vitals::Vitals,
 };
 
 /// The largest body of a request to the API, in bytes: a content of 4,000 characters fits in any encoding. The forms of
@@ -40,6 +43,16 @@ pub struct RequestLimits {
     pub body_time_max: Duration,
 }
 
+/// What is for whoever watches over the server.
+pub struct Operators {
+    /// Whether it is of use.
+    pub readiness: Readiness,
+    /// How it is.
+    pub vitals: Vitals,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+}
+
 /// Everything that the server offers.
 ///
 /// With a base path everything is below it, and what operators ask a server by itself is at the root too.
@@ -47,7 +60,7 @@ pub fn routes(
     api: Api,
     pages: Pages,
     sessions: Sessions,
-    metrics: Metrics,
+    operators: Operators,
     limits: RequestLimits,
 ) -> impl Endpoint<Output = Response> + 'static {
     let bound_body = move |request| bound_body(request, limits.body_time_max);
@@ -61,6 +74,7 @@ pub fn routes(
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
     let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());
+    let status = get(pages::show_status).data(operators.vitals.clone()).data(pages.clone());
     let all = Route::new()
         // People
         .at("/", get(pages::index).data(pages.clone()))
@@ -82,24 +96,27 @@ pub fn routes(
         .at("/asyncapi.yaml", get(make_sync(move |_| asyncapi.clone().with_content_type("application/yaml"))))
         // Operators
         .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz).data(api.status.clone()))
-        .at("/metrics", get(api::metrics).data(metrics.clone()))
+        .at("/readyz", get(api::readyz).data(operators.readiness.clone()))
+        .at("/metrics", get(api::metrics).data(operators.vitals.clone()))
+        .at("/status", status.around(pages::compress_page))
         .with(CatchPanic::new())
         .around(move |endpoint, request| answer_unknown(endpoint, request, below.clone()))
         .catch_all_error(answer_error)
         .around(tell_methods)
         .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
-        .with(limits.origins);
+        .with(limits.origins)
+        .with(Noted::new(operators.metrics.clone()));
     if base.as_str().is_empty() {
         return all.boxed();
     }
     Route::new()
         .nest(base.as_str(), all)
         .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz).data(api.status))
-        .at("/metrics", get(api::metrics).data(metrics))
+        .at("/readyz", get(api::readyz).data(operators.readiness))
+        .at("/metrics", get(api::metrics).data(operators.vitals))
         .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
         .catch_all_error(answer_error)
+        .with(Noted::new(operators.metrics))
         .boxed()
 }
 
@@ -165,7 +182,12 @@ async fn answer_error(error: poem::Error) -> Response {
     if error.is_from_response() {
         return error.into_response();
     }
-    Problem::of_error(&error).into_response()
+    let mut response = Problem::of_error(&error).into_response();
+    if let Some(pattern) = error.data::<PathPattern>() {
+        // For whoever counts answers by route.
+        response.set_data(pattern.clone());
+    }
+    response
 }
 
 /// Says which methods an address has to who has used another one, as RFC 9110 wants it.

@@ -26,13 +26,32 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("replay", &["feed", "mongo"]),
     ("presence", &["mongo"]),
     ("watcher", &["feed", "mongo"]),
-    ("api", &["base_path", "listener", "mongo", "presence", "problem", "rates", "watcher"]),
+    ("vitals", &["feed", "mongo", "presence", "watcher"]),
+    ("readiness", &["mongo", "watcher"]),
+    ("requests", &[]),
+    ("api", &["base_path", "listener", "mongo", "presence", "problem", "rates", "readiness", "vitals", "watcher"]),
     ("sessions", &["feed", "listener", "mongo", "presence", "problem", "rates", "replay", "watcher"]),
     ("asyncapi", &["sessions"]),
-    ("pages", &["base_path", "listener", "mongo", "problem", "rates", "sessions", "watcher"]),
+    ("pages", &["base_path", "listener", "mongo", "presence", "problem", "rates", "sessions", "vitals", "watcher"]),
     ("listener", &[]),
     ("config", &["base_path", "feed", "listener", "mongo", "origin", "rates", "replay"]),
-    ("routes", &["api", "asyncapi", "base_path", "listener", "origin", "pages", "problem", "rates", "sessions"]),
+    (
+        "routes",
+        &[
+            "api",
+            "asyncapi",
+            "base_path",
+            "listener",
+            "origin",
+            "pages",
+            "problem",
+            "rates",
+            "readiness",
+            "requests",
+            "sessions",
+            "vitals",
+        ],
+    ),
     (
         "app",
         &[
@@ -46,9 +65,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pages",
             "presence",
             "rates",
+            "readiness",
             "replay",
             "routes",
             "sessions",
+            "vitals",
             "watcher",
         ],
     ),
@@ -58,7 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// A crate, and the only modules that may name it.
 const ONLY_IN: [(&str, &[&str]); 3] = [
     ("mongodb::", &["mongo"]),
-    ("poem::", &["api", "app", "listener", "origin", "pages", "problem", "routes", "sessions"]),
+    ("poem::", &["api", "app", "listener", "origin", "pages", "problem", "requests", "routes", "sessions"]),
     ("mongo_replica_set::", &["main"]),
 ];
 

@@ -3,10 +3,7 @@
 use poem::{IntoResponse, Response, handler, http::StatusCode, web::Data};
 use serde_json::json;
 
-use crate::{
-    telemetry::Metrics,
-    watcher::{Liveness, WatcherStatus},
-};
+use crate::{readiness::Readiness, vitals::Vitals, watcher::Liveness};
 
 /// `GET /livez`: this process answers.
 #[handler]
@@ -14,21 +11,32 @@ pub fn livez() -> &'static str {
     "alive\n"
 }
 
-/// `GET /readyz`: 200 when the change stream moves, else 503; the reason in JSON.
+/// `GET /readyz`: 200 when MongoDB answers, the change stream moves and the server is not about to stop; else 503. Why, in
+/// JSON.
 #[handler]
-pub fn readyz(status: Data<&WatcherStatus>) -> Response {
-    let (code, state) = match status.liveness() {
-        Liveness::Live => (StatusCode::OK, "live".to_owned()),
-        Liveness::CatchingUp => (StatusCode::SERVICE_UNAVAILABLE, "catching up".to_owned()),
-        Liveness::Stale(secs) => (StatusCode::SERVICE_UNAVAILABLE, format!("stale for {secs} s")),
+pub async fn readyz(Data(readiness): Data<&Readiness>) -> Response {
+    let found = readiness.look().await;
+    let reasons = found.reasons();
+    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let stream = match found.stream {
+        Liveness::Live => "live".to_owned(),
+        Liveness::CatchingUp => "catching up".to_owned(),
+        Liveness::Stale(secs) => format!("stale for {secs} s"),
     };
-    let body = json!({ "ready": code.is_success(), "stream": state, "position": status.position() });
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "stream": stream,
+        "mongodb": if found.mongodb.is_ok() { "answers" } else { "does not answer" },
+        "draining": found.is_draining,
+        "position": found.position,
+    });
     poem::web::Json(body).with_status(code).into_response()
 }
 
 /// `GET /metrics`: OpenMetrics.
 #[handler]
-pub fn metrics(metrics: Data<&Metrics>) -> Response {
+pub fn metrics(Data(vitals): Data<&Vitals>) -> Response {
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    metrics.render().with_content_type(media_type).into_response()
+    vitals.render_metrics().with_content_type(media_type).into_response()
 }

@@ -9,6 +9,7 @@ mod nullable;
 mod part;
 mod presence;
 mod rooms;
+mod status;
 
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ pub use health::{livez, metrics, readyz};
 pub use messages::MessagesApi;
 pub use presence::PresenceApi;
 pub use rooms::RoomsApi;
+pub use status::StatusApi;
 
 use crate::{
     base_path::BasePath,
@@ -26,6 +28,7 @@ use crate::{
     mongo::{History, Inserter},
     presence::Presence,
     rates::Rates,
+    vitals::Vitals,
     watcher::WatcherStatus,
 };
 
@@ -42,6 +45,8 @@ pub struct Api {
     pub rates: Rates,
     /// Counts.
     pub presence: Presence,
+    /// How the server is.
+    pub vitals: Vitals,
     /// Tells the place in the stream at which an answer joins it.
     pub status: WatcherStatus,
 }
@@ -53,13 +58,19 @@ enum Section {
     Messages,
     /// Rooms exist by being written to.
     Rooms,
+    /// How the server is.
+    Operation,
 }
 
 /// The service and its OpenAPI document, together with the operations of `others`, which this module knows nothing of.
-pub fn service<T: OpenApi>(api: &Api, others: T) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi, T), ()> {
+pub fn service<T: OpenApi>(
+    api: &Api,
+    others: T,
+) -> OpenApiService<(MessagesApi, RoomsApi, PresenceApi, T, StatusApi), ()> {
+    let status = StatusApi(api.vitals.clone());
     let base = api.base.as_str();
     OpenApiService::new(
-        (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone()), others),
+        (MessagesApi(api.clone()), RoomsApi(api.clone()), PresenceApi(api.clone()), others, status),
         "Corriente",
         env!("CARGO_PKG_VERSION"),
     )

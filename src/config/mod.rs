@@ -22,7 +22,7 @@ use crate::{
     origin::AllowedOrigin,
     rates::RateLimits,
     replay::ReplayLimits,
-    telemetry::LogFormat,
+    telemetry::{DEFAULT_LOG, LogFilter, LogFormat},
 };
 
 /// Defaults that give way to a smaller bound around them: see [`Config::check`].
@@ -44,8 +44,7 @@ const CONNECTION_BYTES_MAX: usize = 256 * 1024;
 
 /// A realtime chat server driven by MongoDB change streams.
 ///
-/// Each setting is a flag and an environment variable; the flag wins. RUST_LOG selects the log lines
-/// (`warn,corriente=info`), and MONGOD names the program for the embedded MongoDB.
+/// Each setting is a flag and an environment variable; the flag wins. MONGOD names the program for the embedded MongoDB.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "corriente", version, about)]
 pub struct Config {
@@ -150,8 +149,7 @@ pub struct Config {
     #[arg(long, env = "BODY_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub body_secs: u64,
 
-    /// The most memory of the bodies of requests, and of answers over 64 KiB, in bytes: so much is held for clients that
-    /// send and read slowly
+    /// The most memory of the bodies of requests, in bytes: so much is held for clients that send slowly
     #[arg(long, env = "BODIES_BYTES_MAX", default_value_t = 256 * 1024 * 1024, value_parser = at_least_one())]
     pub bodies_bytes_max: usize,
 
@@ -213,7 +211,12 @@ pub struct Config {
     #[arg(long, env = "DRAIN_SECS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub drain_secs: u64,
 
-    /// How log lines look; RUST_LOG selects them
+    /// Which log lines are written: levels (`error`, `warn`, `info`, `debug`, `trace`, `off`), also by part, such as
+    /// `warn,corriente=debug`. With `corriente=debug` every request is a line
+    #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG)]
+    pub rust_log: LogFilter,
+
+    /// How log lines look
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -40,7 +41,7 @@ impl Default for Ear {
 
 impl Ear {
     /// Notes that there may be something from `place` on, without waking anybody yet.
-    fn note(&self, place: u64) {
+    pub(super) fn note(&self, place: u64) {
         // Places only grow, so what was noted before stays.
         self.first_place.fetch_min(place, Ordering::AcqRel);
     }
@@ -141,6 +142,16 @@ impl Bells {
         topics.dedup();
         let lists = topics.iter().filter_map(|topic| self.topics.get(topic)).collect();
         Concerned { waiting, lists }
+    }
+
+    /// How many of the ears with these keys were rung for something before `place` and have not read it. `None`: there
+    /// are none with such keys, or above.
+    pub(super) fn behind(&self, keys: Range<Key>, place: u64) -> Option<usize> {
+        if keys.start >= self.everyone.capacity() {
+            return None;
+        }
+        let ears = keys.filter_map(|key| self.everyone.get(key));
+        Some(ears.filter(|ear| ear.first_place.load(Ordering::Relaxed) < place).count())
     }
 
     pub(super) fn everyone(&self) -> Concerned<'_> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     cursor::Cursor,
-    event::{Change, Event},
+    event::{Before, Change, Event},
     topic::{Topic, Topics},
 };
 
@@ -60,23 +60,49 @@ impl Entry {
 
     /// The memory that this entry can come to hold, in bytes, counted when it is appended: its texts once as an event and
     /// once more, as JSON, in each encoding that readers may ask for. From above, so that the log's bound holds whatever
-    /// is encoded later.
+    /// is encoded later; but what can never be asked for does not count, which for a new message is two forms of three.
     pub(super) fn bytes_max(&self) -> usize {
-        const FRAME_OVERHEAD_BYTES: usize = 600;
+        /// What the allocator takes beside a text, and the log beside an entry.
+        const TEXT_BYTES: usize = 16;
+        const PLACE_BYTES: usize = 48;
+        /// A topic's list with one place in it: at the worst every entry has topics of its own.
         const TOPIC_BYTES: usize = 150;
         let Some(event) = &self.event else {
-            return size_of::<Self>();
+            return PLACE_BYTES + size_of::<Self>();
         };
         let id = event.id.as_str().len();
-        let (text, json) = match &event.after {
-            Some(message) => (message.content.len() + 300, json_bytes(&message.content)),
-            None => (0, 0),
-        };
+        let (mut texts, mut json) = (TEXT_BYTES + id, 0);
+        if let Some(message) = &event.after {
+            let (content, sender) = (message.content.as_str(), message.sender.as_str());
+            texts += content.len() + sender.len() + 2 * TEXT_BYTES;
+            json += json_bytes(content) + json_bytes(sender);
+        }
+        let topics = event.topics();
+        let names: usize = topics.iter().map(topic_json_bytes).sum();
         // A message is told as `created` and as `updated`; `deleted` has no text.
-        let frames = Change::ALL.len() * (FRAME_OVERHEAD_BYTES + id) + 2 * json;
-        let topics = (event.topics().len() + self.topics_after.len()) * TOPIC_BYTES;
-        size_of::<Self>() + topics + id + text + Transport::ALL.len() * frames
+        let (with_text, without) = match (&event.before, &event.after) {
+            (Before::Nowhere, Some(_)) => (1, 0),
+            (_, Some(_)) => (2, 1),
+            (_, None) => (0, 1),
+        };
+        let frame = FRAME_BYTES + id + names;
+        let frames = with_text * (frame + names + json) + without * frame;
+        let lists = topics.len() * TOPIC_BYTES + (names + (TEXT_BYTES + size_of::<Topic>()) * topics.len());
+        PLACE_BYTES + size_of::<Self>() + texts + lists + Transport::ALL.len() * frames
     }
+}
+
+/// A frame without its texts and names: its header, its field names, a cursor of 40 characters and a date.
+const FRAME_BYTES: usize = 280;
+
+/// `{"inbox":"..."},`
+fn topic_json_bytes(topic: &Topic) -> usize {
+    let name = match topic {
+        Topic::Room(room) => room.as_str(),
+        Topic::Inbox(user) => user.as_str(),
+        Topic::All => "",
+    };
+    json_bytes(name) + 16
 }
 
 /// How many bytes a text takes in JSON: control characters take six, quotes and backslashes two.

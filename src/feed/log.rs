@@ -318,7 +318,7 @@ mod tests {
             to: Destination::Room(RoomName::parse(name).unwrap()),
             date: DateTime::UNIX_EPOCH,
         };
-        Arc::new(Entry::new(cursor, Some(Event { id, before: Before::Nowhere, after: Some(message) })))
+        Arc::new(Entry::new(cursor, Some(Event { id, before: Before::Nowhere, after: Some(message), at_millis: 0 })))
     }
 
     fn log(entries_max: usize) -> Log {

@@ -174,4 +174,23 @@ impl Feed {
     pub fn size(&self) -> LogSize {
         self.0.read().size()
     }
+
+    /// How far the log has come by now.
+    pub fn mark(&self) -> Mark {
+        Mark(self.0.read().end_place())
+    }
+
+    /// How many readers have not read something that was there for them when `mark` was taken.
+    pub fn readers_behind(&self, mark: Mark) -> usize {
+        // A part of them at a time: nothing is appended meanwhile.
+        let parts = (0..).map(|part| part * READERS_AT_ONCE..(part + 1) * READERS_AT_ONCE);
+        parts.map_while(|keys| self.0.bells().behind(keys, mark.0)).sum()
+    }
 }
+
+/// See [`Feed::readers_behind`].
+const READERS_AT_ONCE: usize = 1_000;
+
+/// A moment in the life of a log; see [`Feed::mark`].
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(u64);

@@ -79,7 +79,7 @@ fn batches(history: &History) -> Vec<(Vec<Change>, Cursor)> {
                 Was::Unknown => Before::Unknown,
             };
             let after = now_in.map(|room| message(&id, room));
-            Event { id, before, after }
+            Event { id, before, after, at_millis: 0 }
         });
         (cursor, event)
     };

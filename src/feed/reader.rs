@@ -72,6 +72,9 @@ pub enum Gap {
 }
 
 impl Gap {
+    /// All of them.
+    pub const ALL: [Gap; 4] = [Gap::Evicted, Gap::Broken, Gap::OtherCollection, Gap::FarAhead];
+
     /// The gap in words for a client.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -212,6 +215,10 @@ impl Reader {
             Some(found) => {
                 (self.state, self.position) = (State::At(found.next_place), found.position);
                 self.has_more = found.entries.len() == READING_ENTRIES_MAX;
+                if self.has_more {
+                    // Who does not go on for long is seen to be behind.
+                    self.ear.note(found.next_place);
+                }
                 Reading::Entries(found.entries)
             }
             None => Reading::Gap(log.gap_before(place)),
@@ -243,6 +250,7 @@ impl Reader {
     /// again. A client that has no room for more so holds its place, not the entries.
     pub fn go_back_to(&mut self, place: u64, entry: &Entry) {
         (self.state, self.position, self.has_more) = (State::At(place + 1), entry.cursor, true);
+        self.ear.note(place + 1);
     }
 
     /// Whether another look is worth while before the log has turned.
@@ -301,7 +309,7 @@ mod tests {
             to: Destination::Room(RoomName::parse(room).unwrap()),
             date: DateTime::UNIX_EPOCH,
         };
-        (Cursor { key: 7, ..at(seconds) }, Some(Event { id, before, after: Some(message) }))
+        (Cursor { key: 7, ..at(seconds) }, Some(Event { id, before, after: Some(message), at_millis: 0 }))
     }
 
     fn log(entries_max: usize) -> (FeedWriter, Feed) {
@@ -403,6 +411,32 @@ mod tests {
         writer.append(vec![], at(5));
         assert!(is_woken(&mut ahead));
         assert!(matches!(ahead.read(), Reading::Entries(entries) if entries.is_empty()));
+    }
+
+    #[test]
+    fn who_has_not_read_what_was_there_at_a_mark_is_behind() {
+        let (mut writer, feed) = log(1_000);
+        let (mut quick, mut slow, _other) = (waiting(&feed, "a"), waiting(&feed, "a"), waiting(&feed, "b"));
+        assert_eq!(feed.readers_behind(feed.mark()), 0);
+        writer.append(vec![message(2, "a", Before::Nowhere)], at(2));
+        let mark = feed.mark();
+        assert_eq!(feed.readers_behind(mark), 2);
+        quick.read();
+        writer.append(vec![message(3, "a", Before::Nowhere)], at(3));
+        assert_eq!(feed.readers_behind(mark), 1, "what came later does not count yet");
+        let Reading::Entries(entries) = slow.read() else { panic!("two") };
+        assert_eq!(feed.readers_behind(mark), 0);
+        // Its client had no room for the second one.
+        slow.go_back_to(entries[0].0, &entries[0].1);
+        quick.read();
+        assert_eq!(feed.readers_behind(feed.mark()), 1);
+        slow.read();
+        writer.append((4..400).map(|seconds| message(seconds, "a", Before::Nowhere)).collect(), at(400));
+        quick.read();
+        let mark = feed.mark();
+        assert_eq!(feed.readers_behind(mark), 2, "also who has read a part");
+        quick.read();
+        assert_eq!(feed.readers_behind(mark), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the bodies of all requests take in memory, together.
 //!
 //! A body is small, but there are as many as there are requests, and a client that sends slowly holds its own for long. So
-//! they share one room. A body waits for its part as it comes, and its deadline goes on meanwhile.
+//! they share one room, and each waits for its part as it comes, while its deadline goes on.
 
 use std::{
     pin::Pin,
@@ -25,7 +25,6 @@ pub(super) struct Bodies {
 }
 
 /// A part of the room, as long as it lives.
-#[derive(Default)]
 pub(super) struct Part(#[allow(dead_code)] Option<OwnedSemaphorePermit>);
 
 impl Bodies {

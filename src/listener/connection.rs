@@ -115,11 +115,11 @@ where
                     let (response, guest) = match guest {
                         Ok(guest) => {
                             let _taken = has_body.then(|| bodies.bound(&mut request));
-                            (answers.send(endpoint.get_response(request).await).await, guest)
+                            (endpoint.get_response(request).await, guest)
                         }
                         Err(()) => (too_many(), None),
                     };
-                    let response: http::Response<_> = response.into();
+                    let response: http::Response<_> = answers.send(response).await.into();
                     Ok::<_, Infallible>(response.map(|body| Held { body, _guest: guest }))
                 }
             }
@@ -163,7 +163,7 @@ fn warn_of_stranger(strangers: &Seldom, peer: SocketAddr, request: &http::Reques
     }
 }
 
-/// The answer to a client that has too many requests and streams already, or when the answers to all take too much.
+/// The answer to a client that has too many requests and streams already.
 fn too_many() -> Response {
     let response = Response::builder().status(http::StatusCode::SERVICE_UNAVAILABLE);
     let response = response.content_type("application/problem+json").header(header::RETRY_AFTER, RETRY_AFTER_SECS);

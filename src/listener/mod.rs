@@ -25,7 +25,7 @@ pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;
 pub use stream::{ClientStream, Upgrade};
 
-use crate::telemetry::{Metrics, ReasonLabels, Seldom};
+use crate::telemetry::{Metrics, ReasonLabels, Seldom, show_from_start};
 use answers::Answers;
 use bodies::Bodies;
 use connection::Connection;
@@ -85,6 +85,7 @@ impl FrontDoor {
             limits.connections_max = possible;
         }
         let guests = Guests::new(limits.connections_max, limits.connections_per_address_max);
+        show_from_start(&metrics.refusals, [ReasonLabels { reason: "connections" }]);
         Self {
             listener,
             limits,

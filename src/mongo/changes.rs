@@ -283,15 +283,20 @@ impl Changes {
                 _ => Before::Unknown,
             },
         };
+        // All that we support tell it; the time of the cluster has no more than the second.
+        let at_millis = match change.get_datetime("wallTime") {
+            Ok(at) => u64::try_from(at.timestamp_millis()).unwrap_or_default(),
+            Err(_) => change.get_timestamp("clusterTime").map_or(0, |time| u64::from(time.time) * 1_000),
+        };
         let key = change.get_document("documentKey").ok().and_then(|key| key.get("_id").ok().flatten());
         let Some(id) = key.and_then(id_of) else {
             return Some(Err(Invalid::Id));
         };
         Some(match after {
-            Some(Ok(message)) => Ok(Event { id, before, after: Some(message) }),
+            Some(Ok(message)) => Ok(Event { id, before, after: Some(message), at_millis }),
             // Nobody was shown it and nobody is: only its place counts.
             Some(Err(reason)) if before == Before::Nowhere => Err(reason),
-            Some(Err(_)) | None => Ok(Event { id, before, after: None }),
+            Some(Err(_)) | None => Ok(Event { id, before, after: None, at_millis }),
         })
     }
 

@@ -188,8 +188,16 @@ impl Deployment {
         timeout(Duration::from_secs(2 * CONNECT_SECS), self.renew_now()).await.unwrap_or(false)
     }
 
+    /// Asks MongoDB for a sign of life where messages are written.
+    ///
+    /// # Errors
+    /// When it gives none: why, in one sentence. There is no deadline but the driver's.
+    pub async fn ping(&self) -> Result<(), String> {
+        self.requests().run_command(doc! { "ping": 1 }).await.map(drop).map_err(|error| sentence_of(&error))
+    }
+
     async fn renew_now(&self) -> bool {
-        if self.requests().run_command(doc! { "ping": 1 }).await.is_ok() {
+        if self.ping().await.is_ok() {
             return false;
         }
         let Ok(clients) = Clients::new(&self.options) else {

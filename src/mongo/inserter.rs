@@ -16,12 +16,15 @@ use super::{
 };
 use crate::{
     message::{Message, MessageId, NewMessage},
-    telemetry::{InsertLabels, Metrics},
+    telemetry::{InsertLabels, Metrics, show_from_start},
 };
 
 /// How long an insert may take, in seconds, before its caller is told that the outcome is unknown. An election of a set
 /// with MongoDB's defaults takes longer than anybody wants to look at a form.
 const INSERT_SECS_MAX: u64 = 5;
+
+/// How an insert can end, as it is counted.
+const OUTCOMES: [&str; 7] = ["created", "repeated", "conflict", "refused", "read only", "overloaded", "unknown"];
 
 /// Inserts messages. Cheap to clone; all clones share one queue.
 #[derive(Debug, Clone)]
@@ -87,6 +90,8 @@ impl Inserter {
 
     /// The same inserter, whose inserts are counted as coming from `source`.
     pub fn for_source(&self, source: &'static str) -> Self {
+        let labels = OUTCOMES.map(|outcome| InsertLabels { source, outcome });
+        show_from_start(&self.shared.metrics.inserts, labels);
         Self { source, ..self.clone() }
     }
 
@@ -134,14 +139,15 @@ impl Inserter {
     }
 
     fn count(&self, outcome: &Result<Inserted, InsertError>) {
+        let [created, repeated, conflict, refused, read_only, overloaded, unknown] = OUTCOMES;
         let word = match outcome {
-            Ok(inserted) if inserted.is_new => "created",
-            Ok(_) => "repeated",
-            Err(InsertError::Conflict { .. }) => "conflict",
-            Err(InsertError::Refused { .. }) => "refused",
-            Err(InsertError::ReadOnly) => "read only",
-            Err(InsertError::Overloaded) => "overloaded",
-            Err(InsertError::Unknown { .. }) => "unknown",
+            Ok(inserted) if inserted.is_new => created,
+            Ok(_) => repeated,
+            Err(InsertError::Conflict { .. }) => conflict,
+            Err(InsertError::Refused { .. }) => refused,
+            Err(InsertError::ReadOnly) => read_only,
+            Err(InsertError::Overloaded) => overloaded,
+            Err(InsertError::Unknown { .. }) => unknown,
         };
         let labels = InsertLabels { source: self.source, outcome: word };
         self.shared.metrics.inserts.get_or_create(&labels).inc();

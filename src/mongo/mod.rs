@@ -32,7 +32,7 @@ pub use history::{History, Page, ReadError};
 pub use inserter::{InsertError, Inserted, Inserter};
 pub use pipeline::ResumePoint;
 pub use place::HistoryPlace;
-pub use presence::{PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX};
+pub use presence::{Others, PRESENCE_SECS_MAX, PresenceError, PresenceStore, ROOMS_PER_SERVER_MAX, ServerReport};
 pub use retention::Sweeper;
 pub use rooms::{RoomSummary, RoomsPage, RoomsPlace};
 pub use schema::{SchemaError, SchemaOptions};

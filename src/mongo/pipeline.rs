@@ -53,6 +53,7 @@ pub(super) fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
         doc! { "$project": {
             "operationType": 1,
             "clusterTime": 1,
+            "wallTime": 1,
             "documentKey._id": 1,
             "moved": { "$or": [updated("room"), updated("recipient"), updated("sender")] },
             "fullDocument": image("$fullDocument"),

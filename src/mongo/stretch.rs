@@ -57,6 +57,10 @@ pub enum StretchError {
 }
 
 impl StretchError {
+    /// All of them.
+    pub const ALL: [StretchError; 4] =
+        [StretchError::Lost, StretchError::TooMuch, StretchError::Slow, StretchError::Failed];
+
     /// The reason as one word, for metrics.
     pub fn as_str(self) -> &'static str {
         match self {

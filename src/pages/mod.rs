@@ -5,6 +5,7 @@
 //!
 //! - `chat` is a room or an inbox; `form` what its form sent; `row` one message; `text` the addresses and mentions in it; `rooms` is the list beside them.
 //! - `part` is which part of a history is shown; `search` what a search has found, with its `marks`.
+//! - `status` is how the server is.
 //! - `texts` is every word, in two languages; `visitor` which of them, and what the browser remembers.
 //! - `docs` is for those who write programs: the live side to be tried, and the kinds of problems.
 //! - `answer` puts the headers on; `errors` are the pages that say what went wrong; `assets` the static files,
@@ -23,6 +24,7 @@ mod place;
 mod rooms;
 mod row;
 mod search;
+mod status;
 mod text;
 mod texts;
 mod visitor;
@@ -34,6 +36,7 @@ pub(crate) use docs::{show_problem, show_realtime};
 pub(crate) use errors::{not_found, too_many};
 pub use rooms::RoomList;
 pub(crate) use rooms::list_rooms;
+pub(crate) use status::show_status;
 
 use crate::{
     base_path::BasePath,

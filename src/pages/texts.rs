@@ -67,19 +67,29 @@ pub(super) struct Texts {
     pub(super) realtime: RealtimeTexts,
     /// By the last part of a problem's `type`.
     pub(super) problems: BTreeMap<String, ProblemTexts>,
+    pub(super) status: StatusTexts,
 }
 
 impl Texts {
-    /// The JSON for `templates/static/page.js`, safe to stand inside a `<script>` element: nothing in it can end
-    /// the element, or begin a comment in it.
+    /// The JSON for `templates/static/page.js` of the chat, safe to stand inside a `<script>` element: nothing in it can
+    /// end the element, or begin a comment in it.
     pub(super) fn script_json(&self) -> String {
+        self.json_of(&self.script)
+    }
+
+    /// The same for the page of the status.
+    pub(super) fn status_json(&self) -> String {
+        self.json_of(&self.status)
+    }
+
+    fn json_of(&self, texts: &impl Serialize) -> String {
         #[derive(Serialize)]
-        struct ForScript<'a> {
+        struct ForScript<'a, T> {
             language: &'a str,
             #[serde(flatten)]
-            texts: &'a ScriptTexts,
+            texts: &'a T,
         }
-        script_safe(&ForScript { language: &self.language, texts: &self.script })
+        script_safe(&ForScript { language: &self.language, texts })
     }
 
     /// The same for `templates/static/realtime.js`.
@@ -308,6 +318,58 @@ pub(super) struct ScriptTexts {
     pub(super) unconfirmed: String,
 }
 
+/// What the page of the status says, in its template and in `templates/static/status.js`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StatusTexts {
+    pub(super) title: String,
+    pub(super) script_off: String,
+    pub(super) live: String,
+    pub(super) live_text: String,
+    pub(super) catching_up: String,
+    pub(super) catching_up_text: String,
+    pub(super) stale: String,
+    pub(super) stale_text: String,
+    pub(super) unreachable: String,
+    pub(super) unreachable_text: String,
+    pub(super) lag: String,
+    pub(super) delay: String,
+    pub(super) half: String,
+    pub(super) nearly_all: String,
+    pub(super) p99: String,
+    pub(super) messages_per_second: String,
+    pub(super) deliveries_per_second: String,
+    pub(super) per_second: String,
+    pub(super) connections: String,
+    pub(super) behind: String,
+    pub(super) last_quarter: String,
+    pub(super) now: String,
+    pub(super) minutes_ago: String,
+    pub(super) seconds_ago: String,
+    pub(super) plot_label: String,
+    pub(super) servers: String,
+    pub(super) server: String,
+    pub(super) state: String,
+    pub(super) lag_short: String,
+    pub(super) deliveries: String,
+    pub(super) deliveries_short: String,
+    pub(super) runs_since: String,
+    pub(super) heard: String,
+    pub(super) this_server: String,
+    pub(super) busiest: String,
+    pub(super) room: String,
+    pub(super) messages: String,
+    pub(super) here: String,
+    pub(super) no_messages: String,
+    pub(super) by_transport: String,
+    pub(super) transport: String,
+    pub(super) invalid: String,
+    pub(super) invalid_text: String,
+    pub(super) field: String,
+    pub(super) documents: String,
+    pub(super) no_invalid: String,
+}
+
 /// Puts values into a text: `fill("Inbox of {user}", "user", "Ana")` is "Inbox of Ana".
 pub(super) fn fill(text: &str, name: &str, value: &str) -> String {
     text.replace(&format!("{{{name}}}"), value)
@@ -326,7 +388,7 @@ mod tests {
             serde_json::from_str(include_str!("../../templates/texts/en.json")).unwrap(),
             serde_json::from_str(include_str!("../../templates/texts/es.json")).unwrap(),
         ];
-        for part in ["page", "script"] {
+        for part in ["page", "script", "status"] {
             for (key, text) in english[part].as_object().unwrap() {
                 let other = spanish[part][key].as_str().unwrap();
                 assert_eq!(values_of(text.as_str().unwrap()), values_of(other), "{key}");
@@ -381,7 +443,8 @@ mod tests {
     #[test]
     fn no_text_can_end_the_script_element() {
         for texts in [&*ENGLISH, &*SPANISH] {
-            assert!(!texts.script_json().contains('<') && !texts.realtime_json().contains('<'));
+            let scripts = [texts.script_json(), texts.realtime_json(), texts.status_json()];
+            assert!(scripts.iter().all(|json| !json.contains('<')));
             assert!(texts.script_json().contains(&texts.script.live));
         }
     }

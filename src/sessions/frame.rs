@@ -171,10 +171,67 @@ pub(super) fn topic_of(fields: &Map<String, Value>) -> Result<Topic, FrameError>
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
     use proptest::{collection::vec, prelude::*};
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        cursor::ClusterTime,
+        event::{Before, Event},
+        feed::{self, LogLimits, Reading},
+        message::Destination,
+    };
+
+    /// What the log reserves for an event, and what its frames take in all the forms in which it can be told.
+    fn reserved_and_taken(before: Before, content: Option<&str>, name: &str) -> (usize, usize) {
+        let time = |seconds| ClusterTime { seconds, increment: u32::MAX };
+        let cursor = Cursor { epoch: u32::MAX, time: time(u32::MAX - 1), key: u32::MAX };
+        let id = MessageId::from_text_form("65a1b2c3d4e5f60718293a4b".into());
+        let after = content.map(|content| Message {
+            id: id.clone(),
+            content: content.into(),
+            sender: UserName::parse(name).unwrap(),
+            to: Destination::Room(RoomName::parse(name).unwrap()),
+            date: DateTime::UNIX_EPOCH,
+        });
+        let forms = match (&before, &after) {
+            (Before::Nowhere, _) => &Change::ALL[..1],
+            (_, Some(_)) => &Change::ALL,
+            (_, None) => &Change::ALL[2..],
+        };
+        let limits = LogLimits { entries_max: 1, bytes_max: 1 << 24 };
+        let (mut writer, feed) = feed::open(limits, Cursor::boundary(u32::MAX, time(1)));
+        let mut reader = feed.reader_from_now();
+        reader.follow(Topic::All);
+        writer.append(vec![(cursor, Some(Event { id, before, after, at_millis: 0 }))], cursor);
+        let Reading::Entries(entries) = reader.read() else { panic!("there is one") };
+        let taken = forms.iter().map(|change| event_frame(&entries[0].1, *change).len()).sum();
+        (writer.size().bytes, taken)
+    }
+
+    #[test]
+    fn the_log_reserves_what_all_frames_of_an_entry_can_take_and_little_more() {
+        let (long, nasty) = ("x".repeat(4_000), "\u{1}\"".repeat(1_000));
+        let wide = "ñ\"".repeat(32);
+        let was = |name: &str| Before::In(vec![Topic::Room(RoomName::parse(name).unwrap())]);
+        for name in ["general", &wide] {
+            for content in [Some("hola"), Some(&long), Some(&nasty), None] {
+                for before in [Before::Nowhere, was(name), was("elsewhere")] {
+                    if before == Before::Nowhere && content.is_none() {
+                        continue;
+                    }
+                    let (reserved, taken) = reserved_and_taken(before.clone(), content, name);
+                    assert!(reserved >= taken, "{reserved} for {taken}: {before:?} {content:?} {name}");
+                    if before == Before::Nowhere {
+                        // What nearly all of the log is: a new message.
+                        let beside = 1_000 + content.map_or(0, str::len) + 8 * name.len();
+                        assert!(reserved <= taken + beside, "{reserved} for {taken}: {content:?} {name}");
+                    }
+                }
+            }
+        }
+    }
 
     /// What a client may write where a field has a meaning, and anything else.
     fn text() -> impl Strategy<Value = String> {

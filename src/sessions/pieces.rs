@@ -35,6 +35,8 @@ impl Subscription {
                         let json = event_json(&told.entry, told.change);
                         put(Piece { kind: told.change.as_str(), cursor: told.entry.cursor, json }).is_break()
                     });
+                    let count = broke_at.map_or(events.len(), |at| at + 1);
+                    metrics.deliveries.note(count, self.written_millis(&events));
                     match broke_at {
                         // The last one needs no way back: the place behind all of them may be further on.
                         Some(at) if at + 1 < events.len() => {

@@ -287,6 +287,12 @@ impl Subscription {
         matches!(self.phase, Phase::Live)
     }
 
+    /// When the first of `events` was written, for [`Deliveries::note`](crate::telemetry::Deliveries::note); `None` while the client catches up.
+    pub(super) fn written_millis(&self, events: &[Told]) -> Option<u64> {
+        let first = events.first().filter(|_| self.is_ready && self.is_live())?;
+        first.entry.event.as_ref().map(|event| event.at_millis)
+    }
+
     /// Whether [`Self::take`] may have something before the log turns: a client that is up to date need not ask again.
     pub fn has_more(&self) -> bool {
         !self.is_ready || !matches!(self.phase, Phase::Live) || self.reader.has_more()

@@ -255,6 +255,7 @@ impl Session {
             Poll::Ready(self.socket.begin(cx, frames))
         };
         let begun = poll_fn(begin).await?;
+        self.sessions.metrics.deliveries.note(begun, self.subscription.written_millis(events));
         if begun < events.len() {
             self.subscription.go_back_to(&events[begun - 1]);
         }

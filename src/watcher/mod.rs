@@ -4,6 +4,7 @@
 //! jitter. What can not be resumed is a gap, which every session is told.
 
 mod again;
+mod status;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,22 +14,23 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub use status::{Liveness, Told, WatcherStatus};
+
 use crate::{
     cursor::{BOUNDARY, Cursor},
     event::{Before, Event},
     feed::FeedWriter,
+    message::{Destination, Message, RoomName},
     mongo::{Batch, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
-    telemetry::{EventLabels, Metrics, ReasonLabels, Seldom},
+    telemetry::{EventLabels, Metrics, ReasonLabels, Seldom, millis_since, show_from_start},
 };
 use again::{News, Received, new_of};
+use status::{STALE_SECS, State};
 
 /// The first pause before a stream is opened again, and the longest, in milliseconds. The first is short, as most
 /// streams end with an election or a restarted connection; the longest keeps at two tries a second.
 const BACK_OFF_MILLIS_MIN: u64 = 50;
 const BACK_OFF_MILLIS_MAX: u64 = 1_000;
-/// Without a moving position for so long, in seconds, the stream is stale: MongoDB's own no-op moves it every 10 s.
-const STALE_SECS: u64 = 30;
-
 /// A stream that is open again within so many seconds was never away, as far as clients are told: elections and broken
 /// connections are everyday matters, and nothing is lost in them.
 const BLINK_SECS: u64 = 2;
@@ -48,91 +50,6 @@ const OPENING_SECS_MAX: u64 = 120;
 
 /// How long a gap is kept from clients for the indexes of a collection that is new, in seconds.
 const INDEX_SECS_WAITED: u64 = 2;
-
-/// What the watcher says of itself to everybody else. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct WatcherStatus {
-    state: watch::Receiver<State>,
-    told: watch::Receiver<Told>,
-}
-
-/// What clients are told of the stream: less than [`Liveness`], and seldom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// What is written is told at once.
-    Live,
-    /// The stream is away for longer than a blink.
-    CatchingUp,
-    /// The stream is open, but its position stands still.
-    Stale,
-}
-
-impl Told {
-    /// The word in frames.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Told::Live => "live",
-            Told::CatchingUp => "catching up",
-            Told::Stale => "stale",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct State {
-    position: Cursor,
-    moved_at: Instant,
-    is_open: bool,
-}
-
-/// How live the stream is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Liveness {
-    /// Open, and its position moves.
-    Live,
-    /// Being opened again.
-    CatchingUp,
-    /// Its position has not moved for this many seconds.
-    Stale(u64),
-}
-
-impl WatcherStatus {
-    /// The place up to which everything was received. A history that is read at least as new as its time joins
-    /// the stream there without a gap.
-    pub fn position(&self) -> Cursor {
-        self.state.borrow().position
-    }
-
-    /// What clients are told of the stream, and a way to wait for another word. Who comes while it is not live has still to
-    /// be told so.
-    pub fn told(&self) -> watch::Receiver<Told> {
-        let mut told = self.told.clone();
-        if *told.borrow_and_update() != Told::Live {
-            told.mark_changed();
-        }
-        told
-    }
-
-    /// How live the stream is.
-    pub fn liveness(&self) -> Liveness {
-        let state = *self.state.borrow();
-        let still_secs = state.moved_at.elapsed().as_secs();
-        if still_secs >= STALE_SECS {
-            Liveness::Stale(still_secs)
-        } else if state.is_open {
-            Liveness::Live
-        } else {
-            Liveness::CatchingUp
-        }
-    }
-
-    /// Waits until the position has come to `cursor`'s time. Returns `false` when it has not within `patience`.
-    pub async fn reached(&self, cursor: Cursor, patience: Duration) -> bool {
-        let mut states = self.state.clone();
-        let reached = states.wait_for(|state| state.position.time >= cursor.time);
-        matches!(timeout(patience, reached).await, Ok(Ok(_)))
-    }
-}
 
 /// See the module.
 pub struct Watcher {
@@ -156,10 +73,13 @@ impl Watcher {
     /// A watcher that appends to `writer` what comes after `start`, the start of the stream that [`Self::run`] will
     /// be given.
     pub fn new(deployment: Deployment, writer: FeedWriter, start: Cursor, metrics: Metrics) -> (Self, WatcherStatus) {
-        let state = State { position: start, moved_at: Instant::now(), is_open: true };
-        let (status, state) = watch::channel(state);
+        let (status, state) = watch::channel(State::open_at(start));
         let (told, told_receiver) = watch::channel(Told::Live);
         let invalid = Invalid::ALL.into_iter().map(|reason| (reason, Seldom::default())).collect();
+        show_from_start(&metrics.events, EVENT_KINDS.map(|kind| EventLabels { kind }));
+        show_from_start(&metrics.stream_reopens, REOPEN_REASONS.map(|reason| ReasonLabels { reason }));
+        let reasons = Invalid::ALL.map(|reason| ReasonLabels { reason: reason.as_str() });
+        show_from_start(&metrics.invalid_documents, reasons);
         let watcher = Self {
             deployment,
             writer,
@@ -172,7 +92,7 @@ impl Watcher {
             again: None,
             invalid,
         };
-        (watcher, WatcherStatus { state, told: told_receiver })
+        (watcher, WatcherStatus::new(state, told_receiver))
     }
 
     /// Reads `changes` and its successors for ever.
@@ -186,13 +106,7 @@ impl Watcher {
             // A stream that ended is never used again: it goes before the next one is opened.
             drop(changes);
             self.status.send_modify(|state| state.is_open = false);
-            let reason = match ended {
-                StreamError::Invalidated => "invalidated",
-                StreamError::Created(_) => "created",
-                StreamError::Lost(_) => "lost",
-                StreamError::Refused(_) => "refused",
-                StreamError::Broken(_) => "broken",
-            };
+            let reason = word_of(&ended);
             self.metrics.stream_reopens.get_or_create(&ReasonLabels { reason }).inc();
             if self.tries.is_power_of_two() || self.tries == 0 {
                 warn!("{ended}; opening it again");
@@ -220,6 +134,13 @@ impl Watcher {
     fn append(&mut self, batch: Batch) {
         let Batch { events, position, resume } = batch;
         let known = self.position();
+        let newest = events.iter().rev().find_map(|(_, event)| event.as_ref().ok());
+        let lag = newest.map_or(Duration::ZERO, |event| Duration::from_millis(millis_since(event.at_millis)));
+        self.status.send_if_modified(|state| {
+            (state.answered_at, state.lag) = (Instant::now(), lag);
+            // Nobody waits for that.
+            false
+        });
         let events = match new_of(&mut self.again, events, position, known) {
             News::Held => return,
             News::Are(events) => events,
@@ -232,6 +153,8 @@ impl Watcher {
             }
         };
         let known = self.position();
+        let rooms = events.iter().filter_map(|(_, event)| room_written_to(event.as_ref().ok()?));
+        self.metrics.busy_rooms.note(rooms);
         // A stream that goes on after an event and has nothing new yet gives that event's own token, which is read as the
         // boundary of its time and lies before the event: who came back with it would be told again what it knows.
         let is_behind = position.epoch == known.epoch && position.key == BOUNDARY && position.time <= known.time;
@@ -381,6 +304,30 @@ impl Watcher {
     }
 }
 
+/// The kinds of events, as they are counted.
+const EVENT_KINDS: [&str; 4] = ["insert", "edit", "delete", "invalid"];
+/// The words of [`word_of`].
+const REOPEN_REASONS: [&str; 5] = ["invalidated", "created", "lost", "refused", "broken"];
+
+/// Why a stream ended, as it is counted.
+fn word_of(ended: &StreamError) -> &'static str {
+    match ended {
+        StreamError::Invalidated => "invalidated",
+        StreamError::Created(_) => "created",
+        StreamError::Lost(_) => "lost",
+        StreamError::Refused(_) => "refused",
+        StreamError::Broken(_) => "broken",
+    }
+}
+
+/// The room of a new message. Direct messages have none, and who writes to whom is nobody's business.
+fn room_written_to(event: &Event) -> Option<&RoomName> {
+    match (&event.before, &event.after) {
+        (Before::Nowhere, Some(Message { to: Destination::Room(room), .. })) => Some(room),
+        _ => None,
+    }
+}
+
 /// Doubles from try to try up to the longest pause, and is drawn at random from its upper half, so that several
 /// servers that lost one primary do not come back in step.
 fn back_off(tries: u32) -> Duration {
@@ -395,10 +342,9 @@ mod tests {
 
     #[test]
     fn who_comes_when_the_stream_is_live_again_has_nothing_to_be_told_of_it() {
-        let state =
-            State { position: Cursor::boundary(1, ClusterTime::default()), moved_at: Instant::now(), is_open: true };
+        let state = State::open_at(Cursor::boundary(1, ClusterTime::default()));
         let (told, receiver) = watch::channel(Told::Live);
-        let status = WatcherStatus { state: watch::channel(state).1, told: receiver };
+        let status = WatcherStatus::new(watch::channel(state).1, receiver);
         assert!(!status.told().has_changed().unwrap());
         told.send_replace(Told::CatchingUp);
         assert!(status.told().has_changed().unwrap());

@@ -69,6 +69,7 @@ let idsOfSecond = 0;
 /**
  * An id for a new message: an ObjectId, which is 4 bytes of seconds and, here, 2 that count within the second and 6 random
  * ones. Each is greater than those before it on this page: messages of one millisecond are shown in the order of their ids.
+ * Nobody may guess the next, or they could take it.
  */
 export function newId() {
   const second = Math.floor(Date.now() / 1000);

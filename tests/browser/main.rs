@@ -17,5 +17,6 @@ mod places;
 #[path = "../server/programs.rs"]
 mod programs;
 mod settings;
+mod status;
 mod talk;
 mod transports;

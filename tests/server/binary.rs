@@ -51,7 +51,7 @@ pub fn command() -> Command {
     for argument in Config::command().get_arguments() {
         argument.get_env().map(|name| command.env_remove(name));
     }
-    command.env_remove("RUST_LOG").env("PORT", "0");
+    command.env("PORT", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -116,8 +116,9 @@ impl TestServer {
     /// On a database that may exist already.
     pub async fn start_on(database: &str, flags: &[&str]) -> Self {
         let mongo = mongo().await;
-        let own = ["corriente", "--port", "0", "--database", database];
-        let config = Config::parse_from(own.iter().chain(flags));
+        let port: &[&str] = if flags.contains(&"--port") { &[] } else { &["--port", "0"] };
+        let own = ["corriente", "--database", database];
+        let config = Config::parse_from(own.iter().chain(port).chain(flags));
         let app = App::start(&config, mongo.uri()).await.expect("the server starts");
         let client = Client::with_uri_str(mongo.uri()).await.expect("a client of our own");
         Self {

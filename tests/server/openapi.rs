@@ -52,12 +52,13 @@ async fn the_specification_names_every_operation_and_every_status() {
     assert_eq!(
         found,
         [
-            "get /api/changes readChanges 200 422 429 default",
-            "get /api/events followEvents 200 422 429 default",
+            "get /api/changes readChanges 200 422 429 503 default",
+            "get /api/events followEvents 200 422 429 503 default",
             "get /api/messages listMessages 200 404 422 429 503 default",
             "get /api/messages/{id} getMessage 200 404 429 503 default",
             "get /api/presence getPresence 200 422 429 default",
             "get /api/rooms listRooms 200 422 429 503 default",
+            "get /api/status getStatus 200 422 429 default",
             "post /api/messages sendMessage 200 201 400 408 409 413 415 422 429 503 default",
         ]
     );
@@ -111,6 +112,8 @@ async fn what_the_specification_says_of_answers_is_what_comes() {
         ("get", "/api/rooms", 200, server.fetch("/api/rooms").await),
         ("get", "/api/presence", 200, server.fetch("/api/presence?room=a").await),
         ("get", "/api/presence", 422, server.fetch("/api/presence").await),
+        ("get", "/api/status", 200, server.fetch("/api/status").await),
+        ("get", "/api/status", 422, server.fetch("/api/status?after=now").await),
         ("get", "/api/rooms", 422, server.fetch("/api/rooms?limit=0").await),
     ];
     for (method, path, status, answer) in answers {
@@ -241,6 +244,7 @@ pub fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
             items.iter().for_each(|item| check(spec, &schema["items"], item, place));
         }
         Some("string") => assert!(value.is_string(), "{place}: {value}"),
+        Some("number") => assert!(value.is_number(), "{place}: {value}"),
         Some("boolean") => assert!(value.is_boolean(), "{place}: {value}"),
         Some("integer") => assert!(value.is_i64() || value.is_u64(), "{place}: {value}"),
         other => panic!("{place}: a schema of {other:?}"),

@@ -163,6 +163,27 @@ async fn clients_of_a_restarted_server_go_on_from_memory() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_restarted_server_begins_also_with_an_edit_that_has_no_image() {
+    let server = TestServer::start().await;
+    let left_at = visit(&server).await;
+    let (database, _mongo) = (server.database.clone(), server.mongo.clone());
+    server.stop().await;
+    for (is_on, edited) in [(false, true), (true, false)] {
+        let images = doc! { "collMod": "messages", "changeStreamPreAndPostImages": { "enabled": is_on } };
+        database.run_command(images).await.unwrap();
+        if edited {
+            let messages = database.collection::<mongodb::bson::Document>("messages");
+            messages.update_one(doc! {}, doc! { "$set": { "content": "edited" } }).await.unwrap();
+        }
+    }
+    let server = TestServer::start_on(database.name(), &[]).await;
+    let mut back = server.join(&format!("room=general&after={left_at}")).await;
+    assert_eq!(back.expect("updated").await["message"]["content"], "edited");
+    assert_eq!(server.metric("corriente_replays_total{outcome=\"filled\"}").await, 0, "memory was enough");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_cursor_is_good_on_every_server() {
     let one = TestServer::start().await;
     let other = TestServer::start_on(one.database.name(), &[]).await;

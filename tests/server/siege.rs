@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    faults::{program::Program, world::World},
+    faults::{World, program::Program},
     harness::{Follower, PATIENCE_SECS, eventually},
     programs::Tool,
 };

@@ -1,0 +1,115 @@
+//! Log lines: one for each failure, with the request that failed, and some for a storm of them.
+
+use std::time::Duration;
+
+use mongodb::bson::doc;
+use reqwest::{Client, header::HeaderMap};
+use serde_json::Value;
+
+use crate::{
+    binary::{Program, command},
+    faults::World,
+    harness::TestServer,
+};
+
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The program over this world's database.
+fn program(world: &World, settings: &[(&str, &str)]) -> Program {
+    let mut command = command();
+    command.env("MONGODB_URI", world.uri()).env("DATABASE", world.database.name()).envs(settings.iter().copied());
+    Program::start(command)
+}
+
+/// Asks for messages under a name. Returns the status and the name that the answer has.
+async fn ask(http: &Client, url: &str, id: &str) -> (u16, String) {
+    let answer = http.get(format!("{url}/api/messages")).header("x-request-id", id).send().await.unwrap();
+    (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn an_outage_is_some_lines_and_a_number_however_many_requests_fail() {
+    const REQUESTS: usize = 300;
+    let world = World::shared_by(0).await;
+    let mut program = program(&world, &[("LOG_FORMAT", "json")]);
+    let (_, url) = program.ready().await;
+    let http = Client::new();
+    let turn = world.fail(&["find"], 100_000, doc! { "errorCode": 13 }).await;
+    for n in 0..REQUESTS {
+        assert_eq!(ask(&http, &url, &format!("probe-{n}")).await, (503, format!("probe-{n}")));
+    }
+    world.heal().await;
+    drop(turn);
+    assert_eq!(ask(&http, &url, "after").await.0, 200);
+    program.signal("TERM").await;
+    let ended = program.ended(STOP_WITHIN).await;
+    let lines: Vec<Value> =
+        ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let with = |words: &str| {
+        let words = words.to_owned();
+        lines.iter().filter(move |line| line["message"].as_str().is_some_and(|message| message.contains(&words)))
+    };
+    let shown: Vec<&Value> = with("a read failed").filter(|line| line["left_out"].is_null()).collect();
+    let left_out: u64 =
+        with("more lines like this one: a read failed").filter_map(|line| line["left_out"].as_u64()).sum();
+    assert_eq!(shown.len() + left_out as usize, REQUESTS, "{}", ended.stderr);
+    // Five in ten seconds.
+    assert!(shown.len() <= 20, "{} lines", shown.len());
+    assert_eq!(shown[0]["level"], "WARN");
+    assert_eq!(shown[0]["span"]["id"], "probe-0", "{}", shown[0]);
+    assert_eq!(shown[0]["span"]["path"], "/api/messages", "{}", shown[0]);
+    assert!(!ended.stderr.contains("after"), "what succeeds is no line: {}", ended.stderr);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn with_debug_every_request_is_a_line_and_what_people_search_for_is_in_none() {
+    let world = World::shared_by(0).await;
+    let mut program = program(&world, &[("RUST_LOG", "corriente=debug")]);
+    let (_, url) = program.ready().await;
+    let http = Client::new();
+    let answer = http.get(format!("{url}/api/messages?q=sorpresa")).send().await.unwrap();
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(http.get(format!("{url}/nowhere")).send().await.unwrap().status(), 404);
+    program.signal("TERM").await;
+    let ended = program.ended(STOP_WITHIN).await;
+    let line = ended.stderr.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{}", ended.stderr));
+    for words in ["request{", "method=\"GET\"", "path=\"/api/messages\"", "answered", "status=200", "millis="] {
+        assert!(line.contains(words), "{words} in {line}");
+    }
+    assert!(ended.stderr.contains("path=\"/nowhere\"") && !ended.stderr.contains("sorpresa"), "{}", ended.stderr);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn directives_of_the_log_that_are_none_are_an_error() {
+    let mut wrong = command();
+    wrong.env("RUST_LOG", "corriente=loud");
+    let ended = Program::start(wrong).ended(STOP_WITHIN).await;
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("corriente=loud") && ended.stderr.contains("RUST_LOG"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn every_answer_has_an_id_its_own_or_that_of_the_request() {
+    let server = TestServer::start().await;
+    let id_of = |headers: &HeaderMap| headers["x-request-id"].to_str().unwrap().to_owned();
+    let mut made = Vec::new();
+    for path in ["/", "/rooms/general", "/nowhere", "/api/messages?limit=0", "/metrics", "/ws"] {
+        let answer = server.fetch(path).await;
+        made.push(id_of(&answer.headers));
+        let request = server.request(reqwest::Method::GET, path).header("x-request-id", "trace-7.B_2");
+        assert_eq!(id_of(request.send().await.unwrap().headers()), "trace-7.B_2", "{path}");
+    }
+    assert!(made.iter().all(|id| id.len() == 16), "{made:?}");
+    made.sort();
+    made.dedup();
+    assert_eq!(made.len(), 6, "each has one of its own");
+    // What could forge a line of the log is replaced.
+    for forged in ["a b", "x\"y", &"x".repeat(65)] {
+        let request = server.request(reqwest::Method::GET, "/livez").header("x-request-id", forged);
+        let id = id_of(request.send().await.unwrap().headers());
+        assert!(id != forged && id.len() == 16, "{id}");
+    }
+    server.stop().await;
+}
