@@ -197,6 +197,8 @@ async fn what_a_client_missed_is_delivered_but_says_nothing_of_delay() {
     for n in 0..40 {
         server.say("general", &n.to_string()).await;
     }
+    // All of it is past when the client comes.
+    expect(&server, "corriente_log_entries", 40).await;
     let mut back = server.join(&format!("room=general&after={began}")).await;
     back.expect_contents(40).await;
     back.expect("ready").await;
