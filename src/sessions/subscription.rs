@@ -145,7 +145,8 @@ impl Subscription {
         topics.sort_unstable();
         topics.dedup();
         let topics_max = sources.topics_max;
-        if topics.len() > topics_max {
+        let is_in_too_many = interest.here.as_ref().is_some_and(|here| here.len() > topics_max);
+        if topics.len() > topics_max || is_in_too_many {
             return Err(TopicsError::TooMany { topics_max });
         }
         let mut pending = None;
