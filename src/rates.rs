@@ -249,7 +249,7 @@ impl Patience {
     /// When that is enough.
     pub fn lose(&mut self) -> Result<(), Lost> {
         let now = Instant::now();
-        if !self.since.is_some_and(|since| now - since < Duration::from_secs(NOTICE_SECS)) {
+        if self.since.is_none_or(|since| now - since >= Duration::from_secs(NOTICE_SECS)) {
             (self.refusals, self.since) = (0, Some(now));
         }
         self.refusals += 1;

@@ -27,8 +27,11 @@ pub struct Readiness {
     watcher: WatcherStatus,
     stop: CancellationToken,
     /// Held while MongoDB is asked, so that of many who want to know one asks.
-    last: Arc<Mutex<Option<(Instant, Result<(), String>)>>>,
+    last: Arc<Mutex<Option<(Instant, Answered)>>>,
 }
+
+/// That MongoDB has answered, or why not.
+type Answered = Result<(), String>;
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -60,7 +63,7 @@ impl Readiness {
         }
     }
 
-    async fn ping(&self) -> Result<(), String> {
+    async fn ping(&self) -> Answered {
         let mut last = self.last.lock().await;
         if let Some((at, outcome)) = &*last
             && at.elapsed() < Duration::from_millis(PING_MILLIS_MIN)
