@@ -1,4 +1,4 @@
-// Readers of somebody else's making that follow two rooms: `node fleet.cjs URL AFTER END`. One over server-sent events,
+// Readers of somebody else's making that follow everything: `node fleet.cjs URL AFTER END`. One over server-sent events,
 // one over Socket.IO as it upgrades, one over Socket.IO that polls. Prints, when each has seen a message with the content
 // END, what it was told and how often it connected, as one JSON object.
 'use strict';
@@ -24,7 +24,7 @@ function note(reader, frame) {
 
 function eventSource() {
   const reader = (readers.sse = { frames: [], connections: 0, cursor: after });
-  const source = new EventSource(`${url}/api/events?room=a&room=b&after=${after}`);
+  const source = new EventSource(`${url}/api/events?all=true&after=${after}`);
   source.addEventListener('open', () => (reader.connections += 1));
   for (const kind of [...KINDS, 'ready', 'position']) {
     source.addEventListener(kind, ({ data }) => note(reader, JSON.parse(data)));
@@ -43,8 +43,8 @@ function socketIo(name, transports) {
   const socket = io(url, { transports, reconnectionDelay: 100, forceNew: true, auth: (give) => give({ after: reader.cursor }) });
   socket.on('connect', () => {
     reader.connections += 1;
-    socket.emit('subscribe', { room: 'a' });
-    socket.emit('subscribe', { room: 'b' });
+    // One topic: of several that are followed one by one, the first may be told again when the next one joins it late.
+    socket.emit('subscribe', { all: true });
   });
   for (const kind of [...KINDS, 'ready', 'position']) socket.on(kind, (frame) => note(reader, frame));
 }

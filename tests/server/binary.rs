@@ -500,7 +500,7 @@ async fn it_says_its_version_and_refuses_what_it_does_not_know() {
     let ended = Program::start(version).ended(PATIENCE).await;
     assert!(ended.status.success());
     assert_eq!(ended.stdout, format!("corriente {}\n", env!("CARGO_PKG_VERSION")));
-    for (name, value) in [("PORT", "port"), ("PORT", "65536"), ("HOST", "nonsense"), ("LOG_FORMAT", "xml")] {
+    for (name, value) in [("PORT", "port"), ("PORT", "65536"), ("KEEP_ALIVE_SECS", "31"), ("LOG_FORMAT", "xml")] {
         let mut wrong = command();
         wrong.env(name, value);
         let ended = Program::start(wrong).ended(PATIENCE).await;
