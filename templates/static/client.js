@@ -146,6 +146,7 @@ class Connection {
   /** Stops repeating a message. It may have been stored nevertheless. */
   forget(id) {
     this.#unanswered.delete(id);
+    if (this.#unanswered.size === 0) this.#refusals = 0;
     if (this.#refusals > 0 && !this.#repeatTimer) this.#writeAll();
   }
 

@@ -163,3 +163,42 @@ async fn a_reset_loads_the_history_in_place_and_leaves_the_draft() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_written_after_a_refused_message_was_deleted_is_sent() {
+    with_chromium(async |chromium| {
+        let mongo = mongo().await;
+        let (database, uri) = fresh().await;
+        let messages: Collection<Document> = database.collection("messages");
+        let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
+        let app = App::start(&config, &uri).await.expect("the server starts");
+        let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
+        let refuse = doc! {
+            "configureFailPoint": "failCommand", "mode": "alwaysOn",
+            "data": { "failCommands": ["insert"], "appName": database.name(), "closeConnection": true },
+        };
+        admin.run_command(refuse).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", app.url())).await;
+                // The pauses before a message is repeated: here they end when the test says so.
+                let hold = "const { setTimeout } = window; window.held = []; window.setTimeout = (run, ms, ...rest) =>
+                    ms >= 500 && ms <= 1000 ? held.push(run) : setTimeout(run, ms, ...rest)";
+                ana.driver.execute(hold, Vec::new()).await.unwrap();
+                ana.say("Ana", "unwanted").await;
+                ana.wait("it is refused", async || ana.ask::<u32>("return held.length").await == 1).await;
+                ana.click("#outbox .failed button:last-of-type").await;
+                assert_eq!(ana.text_of("#outbox").await, "");
+                admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+                ana.driver.execute("held.forEach((run) => run())", Vec::new()).await.unwrap();
+                ana.say("Ana", "wanted").await;
+                ana.wait("it is confirmed", async || ana.text_of("#outbox").await.is_empty()).await;
+                ana.wait_for_messages(&["wanted"]).await;
+                assert_eq!(messages.count_documents(doc! {}).await.unwrap(), 1);
+            })
+            .await;
+        app.stop().await;
+        database.drop().await.unwrap();
+    })
+    .await;
+}
