@@ -152,13 +152,14 @@ class Connection {
 
   /** Follows one more topic, from the cursor that `onSubscribed` will say. */
   subscribe(topic) {
-    if (!this.#topics.some((known) => isSame(known, topic))) this.#topics.push(topic);
+    // A new list: that of the socket that is opening stays as it was.
+    this.#topics = [...without(this.#topics, [topic]), topic];
     this.#tell({ type: "subscribe", ...topic });
   }
 
   /** Follows one topic less. */
   unsubscribe(topic) {
-    this.#topics = this.#topics.filter((known) => !isSame(known, topic));
+    this.#topics = without(this.#topics, [topic]);
     this.#tell({ type: "unsubscribe", ...topic });
   }
 
@@ -199,6 +200,7 @@ class Connection {
       let heardAt = begun;
       let liveAt = Infinity;
       let socket;
+      let asked;
       const end = ({ reset, code } = {}) => {
         clearInterval(watch);
         this.#socket = null;
@@ -217,6 +219,7 @@ class Connection {
       }, WATCH_EVERY_MS);
       this.#endSession = end;
       try {
+        asked = this.#topics;
         socket = new WebSocket(this.#url());
       } catch (error) {
         console.error(error);
@@ -227,6 +230,9 @@ class Connection {
         this.#socket = socket;
         this.#isReady = false;
         this.#setState("catching-up");
+        // What was followed or left while the socket was opening.
+        for (const topic of without(asked, this.#topics)) this.#tell({ type: "unsubscribe", ...topic });
+        for (const topic of without(this.#topics, asked)) this.#tell({ type: "subscribe", ...topic });
         // What the last socket was given may have got lost with it.
         for (const waiting of this.#unanswered.values()) waiting.writtenAt = 0;
         this.#writeAll();
@@ -380,4 +386,9 @@ class Connection {
 
 function isSame(one, other) {
   return one.room === other.room && one.inbox === other.inbox && one.all === other.all;
+}
+
+/** The topics that are not among the others. */
+function without(topics, others) {
+  return topics.filter((topic) => !others.some((other) => isSame(topic, other)));
 }

@@ -84,3 +84,23 @@ async fn the_ids_that_the_module_makes_grow_and_can_not_be_guessed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_topic_that_is_followed_while_the_connection_opens_is_not_lost() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open(&format!("{}/nowhere", server.url)).await;
+                let follow = "const done = arguments[0]; import('/client.js').then(({ connect }) => {
+                    const connection = connect({ topics: [{ room: 'general' }], onSubscribed: (topic) => {
+                        connection.close(); done(topic.room); } });
+                    connection.subscribe({ room: 'dev' }); setTimeout(done, 20000, 'none'); })";
+                let room: String = ana.driver.execute_async(follow, Vec::new()).await.unwrap().convert().unwrap();
+                assert_eq!(room, "dev");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
