@@ -40,9 +40,10 @@ export class Places {
     this.#followed = this.topics.slice();
   }
 
-  /** The rooms of the list, to be followed. */
+  /** What is to be followed from the beginning: the rooms of the list, and the reader's inbox. */
   get topics() {
-    return [...this.#rooms.keys()].map((room) => ({ room }));
+    const rooms = [...this.#rooms.keys()].map((room) => ({ room }));
+    return this.#inbox ? [...rooms, this.#inbox] : rooms;
   }
 
   get #inbox() {
@@ -157,6 +158,7 @@ export class Places {
     const li = this.list.firstElementChild.cloneNode(true);
     const link = li.querySelector("a");
     link.removeAttribute("aria-current");
+    link.removeAttribute("aria-label");
     link.classList.remove("unread");
     link.href = `${base}/rooms/${encodeURIComponent(room)}`;
     Object.assign(link.dataset, { room, newest: "" });

@@ -194,3 +194,27 @@ async fn whoever_asked_for_it_is_notified_of_what_is_meant_for_them_while_they_l
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_inbox_of_a_name_that_is_known_is_followed_from_the_beginning() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                let room = format!("{}/rooms/general", server.url);
+                ana.open_live(&room).await;
+                ana.say("Ana", "hello").await;
+                ana.wait_for_messages(&["hello"]).await;
+                ana.open_live(&room).await;
+                // Nothing may be asked for: only the connection can tell.
+                let deaf = "window.fetch = () => Promise.reject(new Error('not now'))";
+                ana.driver.execute(deaf, Vec::new()).await.unwrap();
+                let direct = json!({ "sender": "Luis", "recipient": "Ana", "content": "psst" });
+                assert_eq!(server.post(direct).await.0, 201);
+                ana.wait("it is counted", async || places(&ana).await.contains(&"Direct messages 1".into())).await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
