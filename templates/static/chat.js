@@ -69,6 +69,8 @@ function start() {
   /** Whose messages these are: an inbox is its owner's. */
   const reader = () => inbox ?? composer.name;
   let isTrimming = false;
+  /** @type {Set<object[]>} For each newest page that was asked for: what happened since, which it may not know. */
+  const journals = new Set();
   showWhereReadingEnded();
 
   const connection = connect({
@@ -180,6 +182,11 @@ function start() {
   function apply(change) {
     older.note(change);
     newer.note(change);
+    for (const changes of journals) changes.push(change);
+    show(change);
+  }
+
+  function show(change) {
     if (change.message) timeline.upsert(change.message);
     else timeline.remove(change.id);
     if (timeline.size > ROWS_MAX && timeline.isAtEnd && !timeline.isCut && !isTrimming) trim();
@@ -212,10 +219,13 @@ function start() {
   }
 
   async function reload() {
-    const page = await loadMessages(topic);
+    const changes = [];
+    journals.add(changes);
+    const page = await loadMessages(topic).finally(() => journals.delete(changes));
     older.forget();
     newer.forget();
     timeline.replace(page.messages, page.before);
+    changes.forEach(show);
     for (const { id } of page.messages) outbox.remove(id);
     older.show();
     newer.show();

@@ -129,3 +129,36 @@ async fn the_end_key_leads_to_the_newest_message_and_moves_within_a_text() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_comes_while_the_newest_page_is_on_its_way_is_shown_on_top_of_it() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let ids = busy_room(&server).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general?at={}", server.url, ids[77])).await;
+                // A page is read at once and arrives when the test says so.
+                let hold = "const { fetch } = window; window.fetch = async (...all) => {
+                    const response = await fetch(...all);
+                    if (!String(all[0]).includes('/api/messages')) return response;
+                    window.isRead = true;
+                    await new Promise((resolve) => { window.release = resolve; });
+                    return response; }";
+                ana.driver.execute(hold, Vec::new()).await.unwrap();
+                ana.driver.execute("document.getElementById('jump').click()", Vec::new()).await.unwrap();
+                ana.wait("the page is read", async || ana.ask("return window.isRead === true").await).await;
+                server.say("general", "meanwhile").await;
+                ana.wait("it came", async || ana.text_of("#jump").await.contains("1 new message")).await;
+                ana.driver.execute("release()", Vec::new()).await.unwrap();
+                ana.wait("both are there", async || {
+                    let messages = ana.messages().await;
+                    messages.len() >= 2 && messages[messages.len() - 2..] == ["199", "meanwhile"]
+                })
+                .await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
