@@ -29,8 +29,17 @@ const SILENCE_MAX_MS = 65_000;
 /** A connection that does not open, or does not answer a message, within this time is given up for a new one. */
 const ANSWER_MAX_MS = 15_000;
 const WATCH_EVERY_MS = 2_500;
+/** The server closes a connection that brings a larger frame. */
+const FRAME_BYTES_MAX = 64 * 1024;
 /** Beside `client.js`; the page's own copy of it is a level deeper, in `static/`. */
 const SOCKET_URL = new URL("ws", import.meta.url).href.replace(/static\/ws$/, "ws");
+/** What is said of a message that would be such a frame: it is never sent. */
+const TOO_LARGE = {
+  type: "/problems/too-large",
+  title: "The request is too large",
+  status: 413,
+  detail: `a message may have ${FRAME_BYTES_MAX} bytes as JSON`,
+};
 /** What was answered "later" is repeated after at most this, doubled with each such answer. */
 const REPEAT_FIRST_MS = 1_000;
 
@@ -135,9 +144,15 @@ class Connection {
    */
   send(message) {
     const id = message.id ?? newId();
+    const frame = { type: "send", ...message, id };
+    if (new TextEncoder().encode(JSON.stringify(frame)).length > FRAME_BYTES_MAX) {
+      // Soon: its caller does not know the id yet.
+      queueMicrotask(() => this.#options.onError?.(TOO_LARGE, id, false));
+      return id;
+    }
     const isRepeated = this.#unanswered.has(id);
     // In its old place when it is sent again: the order is that of the first time.
-    this.#unanswered.set(id, { frame: { type: "send", ...message, id }, writtenAt: 0 });
+    this.#unanswered.set(id, { frame, writtenAt: 0 });
     if (isRepeated) this.#writeAll();
     else if (this.#refusals === 0) this.#write(id);
     return id;

@@ -104,3 +104,27 @@ async fn a_topic_that_is_followed_while_the_connection_opens_is_not_lost() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_message_too_large_for_a_frame_is_refused_and_the_next_one_is_sent() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open(&format!("{}/nowhere", server.url)).await;
+                let send = "const done = arguments[0]; import('/client.js').then(({ connect }) => {
+                    const told = [];
+                    const connection = connect({
+                        onError: (problem, id, isRepeated) => told.push(`${problem.status} ${id === large} ${isRepeated}`),
+                        onSent: (id) => { connection.close(); done([...told, `sent ${id === small}`]); } });
+                    const large = connection.send({ room: 'general', sender: 'Ana', content: 'ñ'.repeat(32768) });
+                    const small = connection.send({ room: 'general', sender: 'Ana', content: 'ñ' });
+                    setTimeout(done, 20000, told); })";
+                let told: Vec<String> = ana.driver.execute_async(send, Vec::new()).await.unwrap().convert().unwrap();
+                assert_eq!(told, ["413 true false", "sent true"]);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
