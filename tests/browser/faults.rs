@@ -11,6 +11,7 @@ use mongodb::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    sync::Mutex,
     time::timeout,
 };
 
@@ -40,6 +41,9 @@ pub async fn start_program(uri: &str, database: &str, port: &str) -> (Child, Str
     let url = timeout(Duration::from_secs(PATIENCE_SECS), listening).await.expect("it listens");
     (program, url)
 }
+
+/// A mongod has one fail point of a name: who sets or ends `failCommand` does so alone.
+static FAIL_POINT: Mutex<()> = Mutex::const_new(());
 
 /// A database of our own on the shared MongoDB, and how a server is to call itself for a fault to meet only it.
 pub async fn fresh() -> (Database, String) {
@@ -95,6 +99,7 @@ async fn a_503_keeps_the_text_and_any_number_of_retries_makes_one_message_in_its
         let mongo = mongo().await;
         let (database, uri) = fresh().await;
         let messages: Collection<Document> = database.collection("messages");
+        let _alone = FAIL_POINT.lock().await;
         let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
         let app = App::start(&config, &uri).await.expect("the server starts");
         let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
@@ -170,6 +175,7 @@ async fn what_is_written_after_a_refused_message_was_deleted_is_sent() {
         let mongo = mongo().await;
         let (database, uri) = fresh().await;
         let messages: Collection<Document> = database.collection("messages");
+        let _alone = FAIL_POINT.lock().await;
         let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
         let app = App::start(&config, &uri).await.expect("the server starts");
         let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
