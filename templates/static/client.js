@@ -104,6 +104,8 @@ class Connection {
   #options;
   /** @type {Topic[]} */
   #topics;
+  /** What this socket was asked about topics and has not answered yet: it answers in order. */
+  #asked = [];
   /** What was sent and not answered yet, by id, in the order of sending. */
   #unanswered = new Map();
   /** How often in a row the server has said "later". Until it takes one, the oldest message alone is tried. */
@@ -169,13 +171,13 @@ class Connection {
   subscribe(topic) {
     // A new list: that of the socket that is opening stays as it was.
     this.#topics = [...without(this.#topics, [topic]), topic];
-    this.#tell({ type: "subscribe", ...topic });
+    this.#ask("subscribe", topic);
   }
 
   /** Follows one topic less. */
   unsubscribe(topic) {
     this.#topics = without(this.#topics, [topic]);
-    this.#tell({ type: "unsubscribe", ...topic });
+    this.#ask("unsubscribe", topic);
   }
 
   /** Closes for good. */
@@ -245,9 +247,10 @@ class Connection {
         this.#socket = socket;
         this.#isReady = false;
         this.#setState("catching-up");
+        this.#asked = [];
         // What was followed or left while the socket was opening.
-        for (const topic of without(asked, this.#topics)) this.#tell({ type: "unsubscribe", ...topic });
-        for (const topic of without(this.#topics, asked)) this.#tell({ type: "subscribe", ...topic });
+        for (const topic of without(asked, this.#topics)) this.#ask("unsubscribe", topic);
+        for (const topic of without(this.#topics, asked)) this.#ask("subscribe", topic);
         // What the last socket was given may have got lost with it.
         for (const waiting of this.#unanswered.values()) waiting.writtenAt = 0;
         this.#writeAll();
@@ -280,10 +283,15 @@ class Connection {
         this.#settle(frame.id);
         break;
       case "error":
+        if (!frame.id) this.#refuse(this.#asked.shift(), frame.problem);
         // Its `created` may have come first: then it is stored, whatever its insert could not say.
         if (!frame.id || this.#unanswered.has(frame.id)) on.onError?.(frame.problem, frame.id, this.#refused(frame));
         break;
+      case "unsubscribed":
+        this.#asked.shift();
+        break;
       case "subscribed":
+        this.#asked.shift();
         on.onSubscribed?.(frame.topic, frame.cursor);
         break;
     }
@@ -360,6 +368,15 @@ class Connection {
   #comeBack() {
     this.#isLeft = false;
     this.#wake();
+  }
+
+  #ask(type, topic) {
+    if (this.#tell({ type, ...topic })) this.#asked.push({ type, topic });
+  }
+
+  /** A topic that is refused for good, as one too many, is let go: with it no socket would open any more. */
+  #refuse(asked, { status }) {
+    if (asked?.type === "subscribe" && status === 422) this.#topics = without(this.#topics, [asked.topic]);
   }
 
   #tell(frame) {

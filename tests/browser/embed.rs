@@ -128,3 +128,36 @@ async fn a_message_too_large_for_a_frame_is_refused_and_the_next_one_is_sent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_topic_that_is_one_too_many_does_not_keep_the_connection_from_coming_back() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start_with(&["--topics-max", "2"]).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open(&format!("{}/nowhere", server.url)).await;
+                // Left and come back to, as by the back button, the page opens its connection again.
+                let follow = "const done = arguments[0]; import('/client.js').then(({ connect }) => {
+                    const told = [];
+                    const connection = connect({
+                        topics: [{ room: 'general' }],
+                        onSubscribed: ({ room }) => told.push(room),
+                        onState: (state) => {
+                            if (state !== 'live') return;
+                            if (told.length > 0) { connection.close(); done([...told, 'live']); return; }
+                            connection.subscribe({ room: 'dev' });
+                            connection.subscribe({ room: 'one-too-many' });
+                        },
+                        onError: ({ status }) => {
+                            told.push(String(status));
+                            dispatchEvent(new Event('pagehide'));
+                            dispatchEvent(new Event('pageshow')); } });
+                    setTimeout(done, 20000, told); })";
+                let told: Vec<String> = ana.driver.execute_async(follow, Vec::new()).await.unwrap().convert().unwrap();
+                assert_eq!(told, ["dev", "422", "live"]);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
