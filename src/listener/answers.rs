@@ -4,7 +4,7 @@
 //! are not taken yet are counted, but for small ones, which are no more than a connection itself. Streams are not: they are
 //! made piece by piece, as their clients take them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures::stream;
@@ -14,14 +14,12 @@ use poem::{
     Body, Response,
     http::{HeaderValue, StatusCode, header},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
 
 /// Answers up to so many bytes are not counted.
 const SMALL_BYTES_MAX: u64 = 16 * 1024;
 /// How much is handed to hyper at once, in bytes.
 const PIECE_BYTES: usize = 16 * 1024;
-/// How long an answer may wait for room, in seconds, until its client is told to come back.
-const ROOM_SECS_MAX: u64 = 5;
 
 /// The room for answers. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,7 +36,8 @@ impl Answers {
         Self { room: Arc::new(Semaphore::new(pieces_max)), pieces_max }
     }
 
-    /// The same answer, whose parts hold their room until they are taken; or a refusal, when there is none.
+    /// The same answer, whose parts hold their room until they are taken; or a refusal, when there is none. It does not
+    /// wait for room: an answer that waits is in memory too, and nothing would bound how many do.
     pub(super) async fn send(&self, mut response: Response) -> Response {
         let body: BoxBody<Bytes, io::Error> = response.take_body().into();
         let Some(size) = body.size_hint().exact().filter(|size| *size > SMALL_BYTES_MAX) else {
@@ -46,9 +45,10 @@ impl Answers {
             return response;
         };
         let pieces = (size as usize).div_ceil(PIECE_BYTES).min(self.pieces_max);
-        let acquired = self.room.clone().acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX));
-        let acquired = timeout(Duration::from_secs(ROOM_SECS_MAX), acquired).await;
-        let (Ok(Ok(mut room)), Ok(bytes)) = (acquired, Body::from(body).into_bytes().await) else {
+        let Ok(mut room) = self.room.clone().try_acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)) else {
+            return refusal();
+        };
+        let Ok(bytes) = Body::from(body).into_bytes().await else {
             return refusal();
         };
         // Copies: a slice would keep the whole as long as the last of it is not taken.
