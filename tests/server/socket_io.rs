@@ -88,6 +88,11 @@ impl Client {
         contents
     }
 
+    /// Emits an event, and waits for no acknowledgement.
+    pub async fn emit(&mut self, name: &str, argument: Value) {
+        self.send(&format!("42{}", json!([name, argument]))).await;
+    }
+
     /// Emits an event, and returns the acknowledgement and the events that came before it.
     pub async fn ask(&mut self, name: &str, argument: Value) -> (Value, Vec<(String, Value)>) {
         self.acks += 1;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use socketioxide::extract::AckSender;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::problem::Problem;
 
@@ -25,11 +26,21 @@ impl Kind {
     }
 }
 
-/// One event of the client, with its first argument.
+/// One event of the client.
 pub(super) struct Command {
     pub(super) kind: Kind,
-    pub(super) data: Value,
+    /// Its first argument, as JSON: a value in memory may be many times larger than its text.
+    pub(super) text: Box<str>,
+    /// The room of the text among those that wait.
+    pub(super) _room: OwnedSemaphorePermit,
     pub(super) answer: Answer,
+}
+
+impl Command {
+    /// The first argument.
+    pub(super) fn data(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
 }
 
 /// Where the answer to a command goes.

@@ -17,7 +17,10 @@ use socketioxide::{
     handler::{ConnectHandler, FromMessageParts, Value as Packet},
     socket::Socket,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -38,6 +41,8 @@ const PACKETS_WAITING_MAX: usize = 32;
 const PAYLOAD_BYTES_MAX: u64 = 100_000;
 /// The most commands of one client that wait; its messages are inserted one after the other.
 const COMMANDS_WAITING_MAX: usize = 64;
+/// The most bytes of these, as JSON: any single one fits.
+const COMMANDS_WAITING_BYTES_MAX: usize = 256 * 1024;
 /// How long the sockets may take for their last words when the server stops, and then to close.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -105,15 +110,22 @@ fn listen(socket: &SocketRef) {
         return;
     };
     let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
+    let room = Arc::new(Semaphore::new(COMMANDS_WAITING_BYTES_MAX));
     *admission.commands.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(receiver);
     for kind in Kind::ALL {
-        let commands = commands.clone();
+        let (commands, room) = (commands.clone(), room.clone());
         let take = move |TryData(data): TryData<Value>, ack: AckSender, IsAwaited(is_awaited): IsAwaited| {
-            let command = Command { kind, data: data.unwrap_or_default(), answer: Answer { ack, is_awaited } };
-            if let Err(error) = commands.try_send(command) {
-                // It could not be kept, so it is answered at once. Without room for that its client hears nothing, and
-                // sends again.
-                error.into_inner().answer.refuse();
+            let answer = Answer { ack, is_awaited };
+            let text = data.unwrap_or_default().to_string().into_boxed_str();
+            // What can not be kept is answered at once. Without room for that its client hears nothing, and sends again.
+            let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+            match room.clone().try_acquire_many_owned(bytes) {
+                Ok(room) => {
+                    if let Err(error) = commands.try_send(Command { kind, text, _room: room, answer }) {
+                        error.into_inner().answer.refuse();
+                    }
+                }
+                Err(_) => answer.refuse(),
             }
             ready(())
         };

@@ -186,7 +186,8 @@ impl Session {
     }
 
     async fn obey(&mut self, command: Command) -> Result<(), End> {
-        let Command { kind, data, answer } = command;
+        let data = command.data();
+        let Command { kind, answer, .. } = command;
         if let Err(too_many) = self.sessions.rates.request(self.network) {
             return self.refuse(answer, id_in(&data), too_many).await;
         }
@@ -257,8 +258,12 @@ impl Session {
         self.commands.close();
         let mut last = Vec::new();
         while let Ok(command) = self.commands.try_recv() {
-            if let (Kind::Message, Value::Object(fields)) = (command.kind, command.data)
+            // To leave is no way around the limits: what they refuse is not stored.
+            if command.kind == Kind::Message
+                && self.sessions.rates.request(self.network).is_ok()
+                && let Value::Object(fields) = command.data()
                 && let Ok(message) = Draft::from_json(fields).and_then(NewMessage::parse)
+                && self.sessions.rates.message(self.network, &message.sender).is_ok()
             {
                 last.push(self.inserter.begin(message));
             }
