@@ -120,8 +120,9 @@ pub fn routes(
         .boxed()
 }
 
-/// What costs next to nothing, and what operators ask, is never refused.
-const UNBOUND: [&str; 6] = ["/livez", "/readyz", "/metrics", "/static/", "/client.js", "/favicon.ico"];
+/// What costs next to nothing, and what operators ask, is never refused; and what is below `/static/`. Nothing else that
+/// begins like these: a page that says that there is no such address costs as much as any.
+const UNBOUND: [&str; 5] = ["/livez", "/readyz", "/metrics", "/client.js", "/favicon.ico"];
 
 /// What asks MongoDB, and does not wait for anything else.
 const READS: [&str; 4] = ["/api/messages", "/api/rooms", "/rooms", "/inbox/"];
@@ -133,11 +134,14 @@ async fn bound_rate<E: Endpoint<Output = Response>>(
     rates: Rates,
     base: BasePath,
 ) -> poem::Result<Response> {
-    if UNBOUND.iter().any(|path| request.uri().path().starts_with(path)) {
+    let path = request.uri().path();
+    if UNBOUND.contains(&path) || path.starts_with("/static/") {
         return endpoint.call(request).await;
     }
     let from = ClientNetwork::of_request(&request);
-    let is_read = *request.method() == Method::GET && READS.iter().any(|path| request.uri().path().starts_with(path));
+    // A HEAD is answered by what answers a GET.
+    let is_get = *request.method() == Method::GET || *request.method() == Method::HEAD;
+    let is_read = is_get && READS.iter().any(|read| path.starts_with(read));
     let turn = match rates.request(from) {
         Ok(()) if is_read => rates.turn(from).await,
         counted => counted.map(|()| None),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -212,5 +212,49 @@ async fn connections_of_a_trusted_proxy_count_for_its_clients() {
     drop(one);
     eventually("the place of the one that went", async || join_for(&server, "203.0.113.1").await.ok()).await;
     drop((other, another));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_only_begins_like_a_health_check_is_bound_like_everything_else() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    for path in ["/livezX", "/metrics/x", "/client.jsx"] {
+        until_too_much(async |_| (server.fetch(path).await.status == 429).then_some(())).await;
+    }
+    assert_eq!(server.fetch("/livez").await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_sends_over_socket_io_and_leaves_at_once_has_the_same_limits() {
+    let server = TestServer::start_with(&["--rate-per-sender", "1"]).await;
+    for _ in 0..5 {
+        let mut client = Client::connect(&server, json!({})).await;
+        for n in 0..40 {
+            client.emit("message", json!({ "sender": "Ana", "content": n.to_string() })).await;
+        }
+    }
+    // Those that left have been seen to the end when all of what they had sent was judged.
+    eventually("200 judged", async || {
+        let stored = server.messages().count_documents(doc! {}).await.unwrap();
+        let refused = server.metric(r#"corriente_refusals_total{reason="messages per sender"}"#).await;
+        (stored + refused >= 200).then_some(()).filter(|()| refused > 0)
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn any_single_command_has_room_and_gives_it_back() {
+    let server = TestServer::start().await;
+    let mut client = Client::connect(&server, json!({})).await;
+    // Together they are more than may wait at once.
+    for _ in 0..10 {
+        let large = json!({ "sender": "Ana", "content": vec![0; 30_000] });
+        let (answer, _) = client.ask("message", large).await;
+        assert_eq!(answer["problem"]["status"], 422, "{answer}");
+    }
+    let (answer, _) = client.ask("message", json!({ "sender": "Ana", "content": "after them" })).await;
+    assert_eq!(answer["message"]["content"], "after them", "{answer}");
     server.stop().await;
 }
