@@ -7,6 +7,8 @@ use super::{Config, KEEP_ALIVE_SECS, PER_ADDRESS_MAX, REPLAY_BYTES_MAX};
 /// What MongoDB has no databases with in their names, on any system, and how long these may be, in bytes.
 const NOT_IN_DATABASES: &[char] = &['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?', '\0'];
 const DATABASE_BYTES_MAX: usize = 63;
+/// The largest body of a request, in bytes, which has to fit into the room of all.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 impl Config {
     /// Finds what makes no sense.
@@ -32,6 +34,13 @@ impl Config {
             each <= all || each == REPLAY_BYTES_MAX,
             format!(
                 "REPLAY_BYTES_MAX ({each}) is more than REPLAYS_KEPT_BYTES_MAX ({all}), which bounds all replays together: lower the one or raise the other"
+            ),
+        );
+        let bodies = self.bodies_bytes_max;
+        expect(
+            bodies >= BODY_BYTES_MAX,
+            format!(
+                "BODIES_BYTES_MAX ({bodies}) is less than the body of one request may have ({BODY_BYTES_MAX}), which would wait in vain: raise it"
             ),
         );
         let (silence, keep_alive) = (self.silence_secs, self.keep_alive_secs);
@@ -110,6 +119,7 @@ mod tests {
                 ["REPLAY_BYTES_MAX (2000)", "REPLAYS_KEPT_BYTES_MAX (1000)"],
             ),
             (&["--keep-alive-secs", "20", "--silence-secs", "30"], ["KEEP_ALIVE_SECS (20)", "SILENCE_SECS (30)"]),
+            (&["--bodies-bytes-max", "65535"], ["BODIES_BYTES_MAX (65535)", "65536"]),
             (&["--read-only", "--validator"], ["VALIDATOR", "READ_ONLY"]),
             (&["--read-only", "--pre-images"], ["PRE_IMAGES", "READ_ONLY"]),
             (&["--read-only", "--keep-days", "7"], ["KEEP_DAYS", "READ_ONLY"]),
