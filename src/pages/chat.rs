@@ -167,7 +167,7 @@ impl Pages {
             Err(status) => return errors::bad_form(&visitor, status),
         };
         if self.inserter.is_read_only() {
-            return self.give_back(StatusCode::FORBIDDEN, &place, &visitor, FormView::default()).await;
+            return self.give_back(StatusCode::FORBIDDEN, from, &place, &visitor, FormView::default()).await;
         }
         let texts = &visitor.language.texts().page;
         let new = match NewMessage::parse(sent.draft(&place)) {
@@ -178,12 +178,12 @@ impl Pages {
                 if faults.iter().any(|fault| fault.field == "id") {
                     form.id = new_id();
                 }
-                return self.give_back(StatusCode::UNPROCESSABLE_ENTITY, &place, &visitor, form).await;
+                return self.give_back(StatusCode::UNPROCESSABLE_ENTITY, from, &place, &visitor, form).await;
             }
         };
         if let Err(too_many) = self.rates.message(from, &new.sender) {
             let form = FormView::returned(sent, FormErrors::of_form(texts.error_too_many.clone()));
-            let page = self.give_back(StatusCode::TOO_MANY_REQUESTS, &place, &visitor, form).await;
+            let page = self.give_back(StatusCode::TOO_MANY_REQUESTS, from, &place, &visitor, form).await;
             return errors::retry_after(page, too_many.retry_after_secs);
         }
         let sender = new.sender.clone();
@@ -200,19 +200,30 @@ impl Pages {
                 if let InsertError::Unknown { id } = error {
                     form.id = id.to_string();
                 }
-                errors::retry_later(self.give_back(StatusCode::SERVICE_UNAVAILABLE, &place, &visitor, form).await)
+                errors::retry_later(self.give_back(StatusCode::SERVICE_UNAVAILABLE, from, &place, &visitor, form).await)
             }
             Err(refused) => {
                 let reason = fill(&texts.error_refused, "reason", &refused.to_string());
                 let form = FormView::returned(sent, FormErrors::of_form(reason));
-                self.give_back(StatusCode::UNPROCESSABLE_ENTITY, &place, &visitor, form).await
+                self.give_back(StatusCode::UNPROCESSABLE_ENTITY, from, &place, &visitor, form).await
             }
         }
     }
 
     /// The same page again, with what was written: also when its messages can not be read.
-    async fn give_back(&self, status: StatusCode, place: &Place, visitor: &Visitor, form: FormView) -> Response {
-        let conversation = self.conversation(place, visitor, &Part::Newest).await.ok().flatten();
+    async fn give_back(
+        &self,
+        status: StatusCode,
+        from: ClientNetwork,
+        place: &Place,
+        visitor: &Visitor,
+        form: FormView,
+    ) -> Response {
+        // It reads like a GET, and so has its turn like one.
+        let conversation = match self.rates.turn(from).await {
+            Ok(_turn) => self.conversation(place, visitor, &Part::Newest).await.ok().flatten(),
+            Err(_) => None,
+        };
         answer::page(status, visitor.language, &self.page(place, visitor, form, conversation))
     }
 
