@@ -104,10 +104,11 @@ pub fn routes(
         .catch_all_error(answer_error)
         .around(tell_methods)
         .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
-        .with(limits.origins)
-        .with(Noted::new(operators.metrics.clone()));
+        .with(limits.origins);
+    // Once, around everything: what is below a base path is one request too.
+    let noted = Noted::new(operators.metrics);
     if base.as_str().is_empty() {
-        return all.boxed();
+        return all.with(noted).boxed();
     }
     Route::new()
         .nest(base.as_str(), all)
@@ -116,7 +117,7 @@ pub fn routes(
         .at("/metrics", get(api::metrics).data(operators.vitals))
         .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
         .catch_all_error(answer_error)
-        .with(Noted::new(operators.metrics))
+        .with(noted)
         .boxed()
 }
 

@@ -89,6 +89,15 @@ async fn at_the_root_there_is_only_what_operators_ask_a_server_by_itself() {
         assert_eq!(ask(path, "*/*").await.status, 200, "{path}");
         assert_eq!(server.fetch(path).await.status, 200, "{path} under the path");
     }
+    let counted = async || {
+        let metrics = server.fetch("/metrics").await.text;
+        let of_rooms = metrics
+            .lines()
+            .filter(|line| line.starts_with("corriente_http_requests_total") && line.contains("/api/rooms"));
+        of_rooms.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    server.fetch("/api/rooms").await;
+    assert_eq!(counted().await, 1, "a request is counted once");
     for path in ["/", "/rooms/general", "/api/messages", "/apps", "/apps/chatter"] {
         ask(path, "*/*").await.expect_problem(404, "not-found");
         let page = ask(path, "text/html").await;
