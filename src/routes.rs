@@ -125,8 +125,9 @@ pub fn routes(
 /// begins like these: a page that says that there is no such address costs as much as any.
 const UNBOUND: [&str; 5] = ["/livez", "/readyz", "/metrics", "/client.js", "/favicon.ico"];
 
-/// What asks MongoDB, and does not wait for anything else.
-const READS: [&str; 4] = ["/api/messages", "/api/rooms", "/rooms", "/inbox/"];
+/// What asks MongoDB, and does not wait for anything else. (`/api/messages` by itself may wait for the stream, and takes
+/// its turn after that.)
+const READS: [&str; 4] = ["/api/messages/", "/api/rooms", "/rooms", "/inbox/"];
 
 /// Refuses what is too much for one client: with a page for browsers, which ask for HTML, and a problem for everybody else.
 async fn bound_rate<E: Endpoint<Output = Response>>(

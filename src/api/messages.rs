@@ -108,6 +108,7 @@ impl MessagesApi {
         /// At least as new as this cursor.
         since: Query<Option<String>>,
         uri: &Uri,
+        from: ClientNetwork,
     ) -> Result<MessagesAnswer, PageFailure> {
         let known = ["room", "inbox", "with", "q", "limit", "before", "after", "around", "since"];
         check_query(uri, &known).map_err(Problem::invalid)?;
@@ -115,6 +116,8 @@ impl MessagesApi {
         let scope = scope_of(room.0.as_deref(), inbox.0.as_deref(), with.0.as_deref()).map_err(Problem::invalid)?;
         let part = Part::parse(q.0, before.0, after.0, around.0).map_err(Problem::invalid)?;
         let at_least = self.0.reach(since.0.as_deref()).await?;
+        // Only now: who waits for the stream keeps nobody of the same address from reading.
+        let _turn = self.0.rates.turn(from).await.map_err(Problem::from)?;
         // Before the read: what happens from here on is in the read, or comes after this cursor, or both.
         let cursor = self.0.status.position();
         let page = part.read(&self.0.history, &scope, limit as usize, at_least.max(cursor.time)).await;

@@ -31,8 +31,6 @@ const ANSWER_MAX_MS = 15_000;
 const WATCH_EVERY_MS = 2_500;
 /** The server closes a connection that brings a larger frame. */
 const FRAME_BYTES_MAX = 64 * 1024;
-/** Beside `client.js`; the page's own copy of it is a level deeper, in `static/`. */
-const SOCKET_URL = new URL("ws", import.meta.url).href.replace(/static\/ws$/, "ws");
 /** What is said of a message that would be such a frame: it is never sent. */
 const TOO_LARGE = {
   type: "/problems/too-large",
@@ -385,7 +383,7 @@ class Connection {
   }
 
   #url() {
-    const url = new URL(this.#options.url ?? SOCKET_URL, import.meta.url);
+    const url = new URL(this.#options.url ?? socketUrl(), import.meta.url);
     url.protocol = url.protocol.replace("http", "ws");
     for (const topic of this.#topics) {
       for (const [kind, name] of Object.entries(topic)) url.searchParams.append(kind, name);
@@ -414,6 +412,11 @@ class Connection {
       };
     });
   }
+}
+
+/** Beside `client.js`; the page's own copy of it is a level deeper, in `static/`. */
+function socketUrl() {
+  return new URL("ws", import.meta.url).href.replace(/static\/ws$/, "ws");
 }
 
 function isSame(one, other) {
