@@ -197,10 +197,12 @@ impl fmt::Display for Verdict {
 pub fn check(ledger: &Ledger, stored: &BTreeMap<String, Told>, readers: &[ReaderLog]) -> Verdict {
     let mut verdict = Verdict { scandals: ledger.scandals.clone(), ..Verdict::default() };
     check_ledger(&mut verdict, ledger, stored);
+    // Made once: a run of minutes has dozens of readers, each of which met most of the messages.
+    let (written, order) = (everything_written(ledger, stored), order_of_sending(ledger));
     for reader in readers {
-        check_reader(&mut verdict, ledger, stored, reader);
+        check_reader(&mut verdict, &written, reader);
         check_knowledge(&mut verdict, ledger, stored, reader);
-        check_writers_order(&mut verdict, ledger, reader);
+        check_writers_order(&mut verdict, ledger, &order, reader);
     }
     check_one_order(&mut verdict, readers);
     check_one_story(&mut verdict, readers);
@@ -221,14 +223,21 @@ fn check_ledger(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
     }
 }
 
-/// Order, repeats and phantoms of one reader.
-fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String, Told>, reader: &ReaderLog) {
-    let name = &reader.name;
-    let mut written: HashMap<&str, Vec<&Told>> = HashMap::new();
+/// Each message as it ever was, by id.
+type Written<'a> = HashMap<&'a str, Vec<&'a Told>>;
+
+fn everything_written<'a>(ledger: &'a Ledger, stored: &'a BTreeMap<String, Told>) -> Written<'a> {
+    let mut written = Written::new();
     let sent = ledger.sent.iter().map(|sent| (&sent.id, &sent.told));
     for (id, told) in sent.chain(ledger.edits.iter().map(|(id, told)| (id, told))).chain(stored) {
         written.entry(id).or_default().push(told);
     }
+    written
+}
+
+/// Order, repeats and phantoms of one reader.
+fn check_reader(verdict: &mut Verdict, written: &Written<'_>, reader: &ReaderLog) {
+    let name = &reader.name;
     // The newest place of this connection, and the newest first-seen event since the last reload.
     let (mut connection, mut newest): (Option<Place>, Option<Place>) = (None, None);
     let mut joined_at: Option<Place> = None;
@@ -251,7 +260,7 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
                 verdict.reloads += 1;
                 newest = None;
                 for (id, told) in messages {
-                    expect_written(verdict, &written, (name, at), id, told);
+                    expect_written(verdict, written, (name, at), id, told);
                 }
             }
             Seen::Moved { cursor } => expect_rise(verdict, (name, at), &mut connection, cursor),
@@ -259,7 +268,7 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
                 verdict.events += 1;
                 expect_rise(verdict, (name, at), &mut connection, cursor);
                 if let Seen::Message { id, told, .. } = seen {
-                    expect_written(verdict, &written, (name, at), id, told);
+                    expect_written(verdict, written, (name, at), id, told);
                 }
                 let place = Place::parse(cursor);
                 match told_after.insert(cursor, reloads) {
@@ -280,13 +289,7 @@ fn check_reader(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<String
     }
 }
 
-fn expect_written(
-    verdict: &mut Verdict,
-    written: &HashMap<&str, Vec<&Told>>,
-    (name, at): (&str, Instant),
-    id: &str,
-    told: &Told,
-) {
+fn expect_written(verdict: &mut Verdict, written: &Written<'_>, (name, at): (&str, Instant), id: &str, told: &Told) {
     if !written.get(id).is_some_and(|versions| versions.contains(&told)) {
         found(&mut verdict.phantoms, at, format!("{name}: {id} as {:?}, which nobody wrote", told.content));
     }
@@ -331,14 +334,19 @@ fn check_knowledge(verdict: &mut Verdict, ledger: &Ledger, stored: &BTreeMap<Str
     }
 }
 
+/// Writer, connection and number of what one connection sent, each once, by id.
+type Order<'a> = HashMap<&'a str, (&'a str, u64, usize)>;
+
+fn order_of_sending(ledger: &Ledger) -> Order<'_> {
+    let sent_once = ledger.sent.iter().enumerate().filter(|(_, sent)| sent.attempts == 1);
+    let ordered = sent_once.filter_map(|(number, sent)| {
+        sent.connection.map(|connection| (sent.id.as_str(), (sent.writer.as_str(), connection, number)))
+    });
+    ordered.collect()
+}
+
 /// Messages that one connection of a writer sent, each once, come in the order in which they were sent.
-fn check_writers_order(verdict: &mut Verdict, ledger: &Ledger, reader: &ReaderLog) {
-    let mut order: HashMap<&str, (&str, u64, usize)> = HashMap::new();
-    for (number, sent) in ledger.sent.iter().enumerate().filter(|(_, sent)| sent.attempts == 1) {
-        if let Some(connection) = sent.connection {
-            order.insert(&sent.id, (&sent.writer, connection, number));
-        }
-    }
+fn check_writers_order(verdict: &mut Verdict, ledger: &Ledger, order: &Order<'_>, reader: &ReaderLog) {
     let mut newest: HashMap<(&str, u64), usize> = HashMap::new();
     let mut met: HashSet<&str> = HashSet::new();
     for (at, seen) in &reader.seen {

@@ -164,7 +164,9 @@ impl Traffic {
             stage.ledger().scandal(format!("a writer got no acknowledgement within {SETTLE_SECS_MAX} s"));
             writers.abort_all();
         }
-        for (n, log) in rememberer.await.expect("the histories").into_iter().enumerate() {
+        let remembered = timeout(Duration::from_secs(SETTLE_SECS_MAX), rememberer).await;
+        let remembered = remembered.expect("the last history within the deadline").expect("the histories");
+        for (n, log) in remembered.into_iter().enumerate() {
             let log = Arc::new(Mutex::new(log));
             readers.spawn(read(stage.clone(), log.clone(), n % stage.servers.len(), None, n as u64));
             logs.push(log);
