@@ -18,7 +18,7 @@ import { Voice } from "./voice.js";
 
 /** Above this many rows the page lets go of all but the newest ones, when its reader is at the end. */
 const ROWS_MAX = 1_000;
-/** A stored message that is not shown by then was deleted at once, or came before a reload. */
+/** A stored message that a live stream does not bring within this time was deleted at once, or came before a reload. */
 const ECHO_MAX_MS = 10_000;
 
 const element = (id) => document.getElementById(id);
@@ -69,6 +69,8 @@ function start() {
   /** Whose messages these are: an inbox is its owner's. */
   const reader = () => inbox ?? composer.name;
   let isTrimming = false;
+  /** How often the stream was not live: in such a time it may owe us any message. */
+  let lapses = 0;
   /** @type {Set<object[]>} For each newest page that was asked for: what happened since, which it may not know. */
   const journals = new Set();
   showWhereReadingEnded();
@@ -95,8 +97,8 @@ function start() {
       const message = outbox.confirm(id);
       if (!outbox.hasFailed) composer.takeBackError();
       if (!message) return;
-      const comes = isShownHere(message) && !timeline.has(id);
-      setTimeout(() => outbox.remove(id), comes ? ECHO_MAX_MS : 0);
+      if (isShownHere(message) && !timeline.has(id)) awaitEcho(id);
+      else setTimeout(() => outbox.remove(id), 0);
       // Nothing else on this page will tell that it arrived.
       if (!isShownHere(message)) composer.say(...sentTo(message));
     },
@@ -166,6 +168,16 @@ function start() {
     reading.look();
   }
 
+  /** Keeps the row of a stored message until the message itself comes, for as long as it may come. */
+  function awaitEcho(id) {
+    const lapsesBefore = lapses;
+    setTimeout(() => {
+      if (!outbox.has(id)) return;
+      if (connection.state === "live" && lapses === lapsesBefore) outbox.remove(id);
+      else awaitEcho(id);
+    }, ECHO_MAX_MS);
+  }
+
   function upsert(message) {
     // The page follows other places too, and a message may move away to one of them.
     if (!isShownHere(message)) {
@@ -215,6 +227,7 @@ function start() {
     detail.className = "detail";
     if (state === "offline") detail.textContent = ` ${texts.offline_detail}`;
     banner.replaceChildren({ live: texts.live, offline: texts.offline }[state] ?? texts.catching_up, detail);
+    if (state !== "live") lapses += 1;
     outbox.showConnected(state !== "offline");
   }
 

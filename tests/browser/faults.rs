@@ -208,3 +208,49 @@ async fn what_is_written_after_a_refused_message_was_deleted_is_sent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stored_message_stays_in_sight_however_long_the_stream_is_away() {
+    with_chromium(async |chromium| {
+        let mongo = mongo().await;
+        let (database, uri) = fresh().await;
+        let _alone = FAIL_POINT.lock().await;
+        let config = Config::parse_from(["corriente", "--port", "0", "--database", database.name()]);
+        let app = App::start(&config, &uri).await.expect("the server starts");
+        let admin = Client::with_uri_str(mongo.uri()).await.unwrap().database("admin");
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", app.url())).await;
+                // The time within which the stream should bring it: here it ends when the test says so.
+                let hold = "const { setTimeout } = window; window.held = []; window.setTimeout = (run, ms, ...rest) =>
+                    ms === 10_000 ? held.push(run) : setTimeout(run, ms, ...rest)";
+                ana.driver.execute(hold, Vec::new()).await.unwrap();
+                let break_stream = doc! {
+                    "configureFailPoint": "failCommand", "mode": "alwaysOn",
+                    "data": { "failCommands": ["getMore", "aggregate"], "appName": database.name(), "errorCode": 91 },
+                };
+                admin.run_command(break_stream).await.unwrap();
+                ana.wait("it is told that the stream is away", async || {
+                    ana.connection().await.starts_with("Catching up")
+                })
+                .await;
+                ana.say("Ana", "precious").await;
+                ana.wait("it is stored", async || ana.text_of("#outbox .confirmed").await.contains("precious")).await;
+                let time_is_up = "const due = held.splice(0); due.forEach((run) => run()); return due.length";
+                for _ in 0..2 {
+                    assert_eq!(ana.ask::<u32>(time_is_up).await, 1);
+                    assert!(ana.text_of("#outbox").await.contains("precious"), "it is nowhere, and will be retyped");
+                }
+                admin.run_command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).await.unwrap();
+                ana.wait_for_messages(&["precious"]).await;
+                ana.wait("it is there once", async || ana.text_of("#outbox").await.is_empty()).await;
+                // What was deleted at once never comes: over a live stream its row goes when the time is up.
+                assert_eq!(ana.ask::<u32>(time_is_up).await, 1);
+                assert_eq!(ana.ask::<u32>(time_is_up).await, 0);
+            })
+            .await;
+        app.stop().await;
+        database.drop().await.unwrap();
+    })
+    .await;
+}
