@@ -1,6 +1,9 @@
 //! The whole URL table on one screen.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use poem::{
@@ -19,7 +22,7 @@ use crate::{
     base_path::BasePath,
     listener::ClientNetwork,
     origin::Origins,
-    pages::{self, Pages},
+    pages::{self, Pages, Stored},
     problem::Problem,
     rates::Rates,
     readiness::Readiness,
@@ -69,7 +72,15 @@ pub fn routes(
     let (below, elsewhere, rated) = (pages.clone(), pages.clone(), base.clone());
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
-    let (json, yaml, docs) = (service.spec_endpoint(), service.spec_endpoint_yaml(), service.swagger_ui());
+    let (json, yaml) = (service.spec_endpoint(), service.spec_endpoint_yaml());
+    // The framework's own endpoint copies its megabyte and a half for each request, and does not pack it.
+    // Packing takes a tenth of a second, which the start of a server need not wait for.
+    let html = service.swagger_ui_html();
+    let docs = Arc::new(LazyLock::new(move || Stored::new(html)));
+    let show_docs = || {
+        let docs = docs.clone();
+        get(make_sync(move |request| docs.page(request.headers())))
+    };
     let asyncapi = Bytes::from(asyncapi::document(&serde_json::from_str(&service.spec()).unwrap_or_default()));
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
@@ -88,7 +99,8 @@ pub fn routes(
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket).data(sessions))
         .nest_no_strip("/socket.io", socket_io)
-        .nest("/docs", docs)
+        .at("/docs", show_docs())
+        .at("/docs/", show_docs())
         .at("/docs/realtime", get(pages::show_realtime).data(pages.clone()).around(pages::compress_page))
         .at("/problems/:name", get(pages::show_problem).data(pages.clone()))
         .at("/openapi.json", get(json))

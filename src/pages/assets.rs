@@ -89,10 +89,7 @@ struct Assets {
 
 struct Asset {
     hashed_name: String,
-    hash: String,
-    bytes: Bytes,
-    /// `None` where compression gains nothing.
-    gzip: Option<Bytes>,
+    stored: Stored,
     /// The names of the files that it names.
     references: Vec<String>,
 }
@@ -126,13 +123,13 @@ impl Assets {
             }
             bytes = text.into_bytes();
         }
-        let hash = hash_of(&bytes);
+        let stored = Stored::new(bytes);
+        let hash = &stored.hash;
         let hashed_name = match name.rsplit_once('.') {
             Some((stem, extension)) => format!("{stem}.{hash}.{extension}"),
             None => format!("{name}.{hash}"),
         };
-        let gzip = Some(gzip(&bytes)).filter(|packed| packed.len() < bytes.len()).map(Bytes::from);
-        self.by_name.insert(name.to_owned(), Asset { hashed_name, hash, bytes: bytes.into(), gzip, references });
+        self.by_name.insert(name.to_owned(), Asset { hashed_name, stored, references });
     }
 
     /// The names of a file and of all that it leads to, each once.
@@ -153,6 +150,32 @@ impl Assets {
 
 impl Asset {
     fn answer(&self, asked: &HeaderMap, cache_control: &str) -> Response {
+        self.stored.answer(asked, content_type_of(&self.hashed_name), cache_control)
+    }
+}
+
+/// What is made and packed once, and sent many times from the memory that it is in.
+pub(crate) struct Stored {
+    hash: String,
+    bytes: Bytes,
+    /// `None` where compression gains nothing.
+    gzip: Option<Bytes>,
+}
+
+impl Stored {
+    /// Hashes and packs it, which takes some milliseconds for each 100 KB.
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let gzip = Some(gzip(&bytes)).filter(|packed| packed.len() < bytes.len()).map(Bytes::from);
+        Self { hash: hash_of(&bytes), bytes, gzip }
+    }
+
+    /// The answer to a request with these headers, if what is stored is a page.
+    pub(crate) fn page(&self, asked: &HeaderMap) -> Response {
+        self.answer(asked, "text/html; charset=utf-8", REVALIDATED)
+    }
+
+    fn answer(&self, asked: &HeaderMap, content_type: &str, cache_control: &str) -> Response {
         // Weak: the packed and the plain form have the same one.
         let tag = format!("W/\"{}\"", self.hash);
         let known = asked.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
@@ -164,7 +187,7 @@ impl Asset {
         if known.is_some_and(|tags| tags.contains(&self.hash)) {
             return response.status(StatusCode::NOT_MODIFIED).finish();
         }
-        let response = response.content_type(content_type_of(&self.hashed_name));
+        let response = response.content_type(content_type);
         match &self.gzip {
             Some(gzip) if is_gzip_accepted(asked) => {
                 response.header(header::CONTENT_ENCODING, "gzip").body(gzip.clone())
@@ -204,7 +227,7 @@ mod tests {
         let assets = Assets::embedded();
         for (name, asset) in &assets.by_name {
             assert_eq!(plain_name(&asset.hashed_name), *name);
-            let Ok(text) = str::from_utf8(&asset.bytes) else { continue };
+            let Ok(text) = str::from_utf8(&asset.stored.bytes) else { continue };
             for reference in text.split("\"./").skip(1) {
                 let reference = reference.split('"').next().unwrap();
                 // The example for other pages stands in a comment.
@@ -230,7 +253,7 @@ mod tests {
     fn what_the_first_page_needs_fits_into_its_share() {
         let names = ASSETS.with_imports("chat.js").into_iter().chain(["style.css"]);
         let assets = names.map(|name| &ASSETS.by_name[name]);
-        let total: usize = assets.map(|asset| asset.gzip.as_ref().unwrap_or(&asset.bytes).len()).sum();
+        let total: usize = assets.map(|asset| asset.stored.gzip.as_ref().unwrap_or(&asset.stored.bytes).len()).sum();
         // Of 60 KB for the first page in all; 50 messages take about 10.
         assert!(total < 45_000, "{total} bytes");
     }

@@ -1,7 +1,8 @@
 //! The specification: whole, the same in both forms, and true.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, io::Read};
 
+use flate2::read::GzDecoder;
 use mongodb::bson::oid::ObjectId;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -203,6 +204,25 @@ async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
     for foreign in ["src=\"http", "src=\"//", "href=\"http", "@import"] {
         assert!(!docs.text.contains(foreign), "the page loads from elsewhere: {foreign}");
     }
+    assert_eq!(server.fetch("/docs/").await.text, docs.text);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_documentation_is_sent_packed_and_once() {
+    let server = TestServer::start().await;
+    let ask = |name: &'static str, value: String| server.request(Method::GET, "/docs").header(name, value).send();
+    let packed = ask("Accept-Encoding", "gzip".to_owned()).await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let tag = packed.headers()["etag"].to_str().unwrap().to_owned();
+    let bytes = packed.bytes().await.unwrap();
+    let mut page = String::new();
+    GzDecoder::new(&bytes[..]).read_to_string(&mut page).unwrap();
+    assert_eq!(page, server.fetch("/docs").await.text);
+    assert!(bytes.len() * 2 < page.len(), "{} of {} bytes", bytes.len(), page.len());
+    let again = ask("If-None-Match", tag).await.unwrap();
+    assert_eq!(again.status(), 304);
+    assert!(again.bytes().await.unwrap().is_empty());
     server.stop().await;
 }
 
