@@ -6,6 +6,7 @@ use poem::{
     listener::{Acceptor, Listener, TcpListener},
     web::{Data, Html},
 };
+use serde_json::json;
 
 use crate::{
     chromium::{Window, with_chromium},
@@ -57,6 +58,65 @@ async fn a_page_of_another_origin_follows_a_room_and_writes_to_it() {
                 messages.drop().await.unwrap();
                 messages.insert_one(said("anew")).await.unwrap();
                 ana.wait("it starts anew", async || shows(&["robot anew"]).await).await;
+            })
+            .await;
+        site.abort();
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_example_loses_no_text_and_keeps_its_rows_in_bounds() {
+    with_chromium(async |chromium| {
+        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
+        let address = acceptor.local_addr().remove(0);
+        let origin = format!("http://{}", address.as_socket_addr().unwrap());
+        let server = TestServer::start_with(&["--allow-origin", &origin]).await;
+        let page = include_str!("../../examples/embed/index.html").replace(SERVER_OF_EXAMPLE, &server.url);
+        assert_eq!(page.matches("ROWS_MAX = 500").count(), 1);
+        let page = page.replace("ROWS_MAX = 500", "ROWS_MAX = 52");
+        let site = Server::new_with_acceptor(acceptor).run(Route::new().at("/", get(example)).data(page));
+        let site = tokio::spawn(site);
+        let date = |n: i64| DateTime::from_millis(1_700_000_000_000 + n * 1_000);
+        let said = |n: i64| doc! { "content": n.to_string(), "sender": "robot", "date": date(n) };
+        server.messages().insert_many((0..60).map(said)).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                // Nothing can be loaded at first: nothing can be sent into the void either.
+                ana.tell_chrome("Network.enable", json!({})).await;
+                ana.tell_chrome("Network.setBlockedURLs", json!({ "urls": ["*/api/messages*"] })).await;
+                ana.open(&origin).await;
+                ana.wait("it says so", async || ana.connection().await.starts_with("offline")).await;
+                assert!(ana.ask::<bool>("return document.getElementById('fields').disabled").await);
+                ana.tell_chrome("Network.setBlockedURLs", json!({ "urls": [] })).await;
+                ana.wait("it is live", async || ana.connection().await == "live").await;
+                let shown =
+                    "return [...document.querySelectorAll('[role=log] li')].map(row => row.innerText.split(' ')[1])";
+                let expect = async |first: i64, last: i64| {
+                    let expected: Vec<String> = (first..=last).map(|n| n.to_string()).collect();
+                    ana.wait(&format!("it shows {first} to {last}"), async || {
+                        ana.ask::<Vec<String>>(shown).await == expected
+                    })
+                    .await;
+                };
+                expect(10, 59).await;
+                // What belongs before them is on a page that is not loaded.
+                let old = doc! { "content": "old", "sender": "robot", "date": date(5) };
+                server.messages().insert_one(old).await.unwrap();
+                server.messages().insert_many((60..65).map(said)).await.unwrap();
+                expect(13, 64).await;
+                // A text that is refused is there to be mended.
+                ana.say("A\u{202E}na", "precious").await;
+                ana.wait("it is refused", async || ana.connection().await.starts_with("sender")).await;
+                assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("precious"));
+                assert_eq!(ana.text_of("#waiting").await, "");
+                ana.say("Ana", "mended").await;
+                ana.wait("it is shown", async || {
+                    ana.ask::<Vec<String>>(shown).await.last().is_some_and(|last| last == "mended")
+                })
+                .await;
+                assert_eq!(ana.text_of("#waiting").await, "");
             })
             .await;
         site.abort();
