@@ -33,7 +33,8 @@ export class Voice {
     const now = performance.now();
     if (now - this.#windowBegan > WINDOW_MS) {
       this.#windowBegan = now;
-      this.#count = 0;
+      // What is still to be said of a flood counts: its number is that of the whole flood.
+      if (!this.#isFlood) this.#count = 0;
     }
     this.#count += count;
     if (this.#count <= MESSAGES_MAX) return;
@@ -61,7 +62,8 @@ export class Voice {
     }
     this.log.removeAttribute("aria-live");
     if (!this.#isFlood) return;
-    this.#isFlood = false;
     this.news.textContent = counted(texts.jump_one, texts.jump_other, this.#count);
+    this.#isFlood = false;
+    this.#count = 0;
   }
 }

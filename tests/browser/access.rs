@@ -171,6 +171,24 @@ async fn a_message_is_read_out_and_of_a_flood_only_its_number() {
                 let aloud: Vec<bool> = ana.ask("return window.aloud").await;
                 assert_eq!(aloud.len(), 101);
                 assert!(aloud.iter().filter(|is_aloud| **is_aloud).count() <= 20, "{aloud:?}");
+                // Of a longer flood the number is that of all of it, however late it can be said.
+                let long = "const done = arguments[0], { setTimeout } = window, now = performance.now;
+                    const log = document.createElement('div'), news = document.createElement('p'), due = [];
+                    const module = document.querySelector('link[rel=modulepreload][href*=\"/voice\"]').href;
+                    import(module).then(({ Voice }) => {
+                        let clock = 0;
+                        performance.now = () => clock;
+                        window.setTimeout = (run) => due.push(run);
+                        const voice = new Voice({ log, news }), said = [];
+                        const come = (at, count) => { clock = at; voice.expect(count); };
+                        const speak = (at) => { clock = at; due.splice(0).forEach((run) => run()); said.push(news.textContent); };
+                        try {
+                            come(0, 100); come(5_001, 2); speak(5_002); speak(10_002); come(10_003, 7); speak(15_004);
+                        } finally { Object.assign(window, { setTimeout }); performance.now = now; }
+                        done(said);
+                    })";
+                let said: Vec<String> = ana.driver.execute_async(long, Vec::new()).await.unwrap().convert().unwrap();
+                assert_eq!(said, ["", "102 new messages", "7 new messages"]);
                 // And afterwards it speaks again.
                 ana.wait("it listens again", async || !ana.ask::<bool>(is_silent).await).await;
                 server.say("general", "two").await;
