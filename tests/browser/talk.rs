@@ -124,6 +124,7 @@ async fn what_others_write_is_text_and_never_markup() {
         let page = server.fetch("/rooms/general").await;
         let policy = page.header("content-security-policy");
         assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert!(!policy.contains("ws"), "no script may talk to other hosts, over a WebSocket either: {policy}");
         assert_eq!((page.header("x-content-type-options"), page.header("referrer-policy")), ("nosniff", "same-origin"));
         let attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
         let insert = doc! { "content": attack, "sender": "<b onclick=x>\"'</b>", "room": "</script><i>&amp;" };
@@ -133,6 +134,11 @@ async fn what_others_write_is_text_and_never_markup() {
             .window(Window::default(), async |person| {
                 person.open_live(&format!("{}{path}", server.url)).await;
                 person.wait_for_messages(&[attack]).await;
+                let elsewhere = "const done = arguments[0];
+                    addEventListener('securitypolicyviolation', ({ effectiveDirective }) => done(effectiveDirective));
+                    try { new WebSocket('ws://elsewhere.example/') } catch {}";
+                let refused = person.driver.execute_async(elsewhere, Vec::new()).await.unwrap();
+                assert_eq!(refused.convert::<String>().unwrap(), "connect-src");
                 server.messages().insert_one(insert).await.unwrap();
                 person.wait_for_messages(&[attack, attack]).await;
                 let script = "return [document.title, document.querySelectorAll('article img, article script, article i, b b').length]";
