@@ -278,6 +278,7 @@ impl Pages {
             q: String::new(),
             rows,
             blank: Row::blank(),
+            topics_max: self.topics_max,
             rooms: if is_read { rooms } else { listed_beside(&[], place) },
             own_inbox: visitor.name.clone().map(Place::Inbox),
             mongosh: place.mongosh_line(&self.collection),
@@ -343,6 +344,8 @@ struct ChatPage<'a> {
     rows: Vec<Row>,
     /// For the browser to fill.
     blank: Row,
+    /// How many topics one connection of the page may follow.
+    topics_max: usize,
     rooms: Vec<ListedRoom>,
     /// The inbox of who reads, if their name is known.
     own_inbox: Option<Place>,

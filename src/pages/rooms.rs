@@ -21,7 +21,7 @@ use crate::{
 
 /// How many rooms are walked over, by name. Each costs two seeks in an index.
 const ROOMS_READ_MAX: usize = 200;
-/// How many of them are listed. The page follows each, to count what is unread.
+/// How many of them are listed. The page follows as many of these as it may, to count what is unread.
 const ROOMS_LISTED_MAX: usize = 50;
 /// For how long a list that was read serves every page: new messages reach a page over its WebSocket meanwhile.
 const FRESH_MAX: Duration = Duration::from_secs(3);
@@ -79,7 +79,7 @@ impl Pages {
             return list.rooms.clone();
         }
         let rooms = match self.history.rooms(None, ROOMS_READ_MAX, self.status.position().time).await {
-            Ok(page) => newest_first(page.rooms, self.topics_max.saturating_sub(2)),
+            Ok(page) => newest_first(page.rooms),
             Err(error) => {
                 tracing::warn!(reason = %error.reason, "the list of rooms could not be read");
                 newest.take().map(|list| list.rooms).unwrap_or_default()
@@ -91,11 +91,10 @@ impl Pages {
     }
 }
 
-/// A page follows its rooms, its own place and the reader's inbox: `rooms_max` leaves room for these.
-fn newest_first(summaries: Vec<RoomSummary>, rooms_max: usize) -> Arc<[ListedRoom]> {
+fn newest_first(summaries: Vec<RoomSummary>) -> Arc<[ListedRoom]> {
     let mut rooms: Vec<ListedRoom> = summaries.into_iter().map(ListedRoom::new).collect();
     rooms.sort_by(|one, other| other.newest.cmp(&one.newest));
-    rooms.truncate(rooms_max.min(ROOMS_LISTED_MAX));
+    rooms.truncate(ROOMS_LISTED_MAX);
     rooms.into()
 }
 

@@ -22,7 +22,7 @@ const ROWS_MAX = 1_000;
 const ECHO_MAX_MS = 10_000;
 
 const element = (id) => document.getElementById(id);
-const { room, inbox, cursor, before, after, refreshing } = element("chat").dataset;
+const { room, inbox, cursor, before, after, topicsMax, refreshing } = element("chat").dataset;
 const topic = room === undefined ? { inbox } : { room };
 const place = keyOf(topic);
 const form = element("composer");
@@ -39,6 +39,7 @@ function start() {
   const timeline = new Timeline({ scroller, log, voice, list: element("rows"), before, after, onNew: showNew });
   const places = new Places({
     here: topic,
+    topicsMax: Number(topicsMax),
     isForMe: (message) => isForMe(message),
     onCounts: () => reading.showDirect(places.direct),
   });
@@ -76,7 +77,7 @@ function start() {
   showWhereReadingEnded();
 
   const connection = connect({
-    topics: [topic, ...places.topics.filter((one) => keyOf(one) !== place)],
+    topics: places.topics,
     after: cursor,
     // The other rooms are followed for what is unread in them, and nobody is there.
     here: room === undefined ? [] : [room],

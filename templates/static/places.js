@@ -16,20 +16,30 @@ const element = (id) => document.getElementById(id);
 
 export class Places {
   #here;
+  #hereTopic;
   #name = "";
   #connection = null;
-  #followed;
+  /** How many topics one connection may follow, and how many of them are rooms beside this place. */
+  #topicsMax;
+  #followedMax;
+  /** @type {Set<string>} the rooms beside this place that are followed */
+  #followed = new Set();
   /** @type {Map<string, {li: HTMLLIElement, link: HTMLAnchorElement, newest: string}>} by room */
   #rooms = new Map();
 
   /**
    * @param {object} parts
    * @param {object} parts.here the topic of this page
+   * @param {number} parts.topicsMax how many topics one connection may follow
    * @param {() => void} parts.onCounts some count is another
    * @param {(message: object) => boolean} parts.isForMe whether it calls the reader
    */
-  constructor({ here, onCounts, isForMe }) {
+  constructor({ here, topicsMax, onCounts, isForMe }) {
     this.#here = keyOf(here);
+    this.#hereTopic = here;
+    this.#topicsMax = topicsMax;
+    // One is this place, and one the inbox of the reader, who may say their name later.
+    this.#followedMax = Math.min(COUNT_MAX, topicsMax - 2);
     this.isForMe = isForMe;
     this.unread = new Unread((key) => {
       this.#show(key);
@@ -37,13 +47,28 @@ export class Places {
     });
     this.list = element("rooms");
     for (const li of this.list.children) this.#know(li);
-    this.#followed = this.topics.slice();
+    for (const [room] of this.#newestFirst()) if (this.#mayFollow(room)) this.#followed.add(room);
   }
 
-  /** What is to be followed from the beginning: the rooms of the list, and the reader's inbox. */
+  /** What is to be followed from the beginning: this place, the reader's inbox, and rooms with the newest messages. */
   get topics() {
-    const rooms = [...this.#rooms.keys()].map((room) => ({ room }));
-    return this.#inbox ? [...rooms, this.#inbox] : rooms;
+    const inbox = this.#followsInbox ? [this.#inbox] : [];
+    return [this.#hereTopic, ...inbox, ...[...this.#followed].map((room) => ({ room }))];
+  }
+
+  /** Whether a room is not followed and can be. */
+  #mayFollow(room) {
+    return keyOf({ room }) !== this.#here && !this.#followed.has(room) && this.#followed.size < this.#followedMax;
+  }
+
+  /** Whether the reader has an inbox beside this place. Where one connection can follow but one topic, it is asked for. */
+  get #followsInbox() {
+    return this.#inbox !== null && keyOf(this.#inbox) !== this.#here && this.#topicsMax > 1;
+  }
+
+  #newestFirst() {
+    const order = ([, one], [, other]) => (one.newest < other.newest ? 1 : one.newest > other.newest ? -1 : 0);
+    return [...this.#rooms].sort(order);
   }
 
   get #inbox() {
@@ -67,7 +92,7 @@ export class Places {
   /** The reader has another name, and so another inbox. */
   rename(name) {
     if (name === this.#name) return;
-    const old = this.#inbox;
+    const old = this.#followsInbox ? this.#inbox : null;
     this.#name = name;
     const own = element("own-inbox");
     const link = own.querySelector("a");
@@ -76,8 +101,8 @@ export class Places {
     element("open-inbox").value = name;
     element("open-direct").querySelector(".own-name").hidden = name !== "";
     if (!this.#connection) return;
-    if (old && keyOf(old) !== this.#here) this.#connection.unsubscribe(old);
-    if (name && keyOf(this.#inbox) !== this.#here) this.#connection.subscribe(this.#inbox);
+    if (old) this.#connection.unsubscribe(old);
+    if (this.#followsInbox) this.#connection.subscribe(this.#inbox);
     this.#show("inbox=");
     this.#catchUpInbox();
   }
@@ -117,11 +142,10 @@ export class Places {
 
   /** Follows what is not followed yet, and counts what came before that. One room after the other: it can wait. */
   async #catchUp() {
-    for (const [room, { newest }] of this.#rooms) {
+    for (const [room, { newest }] of this.#newestFirst()) {
       const key = keyOf({ room });
-      const isFollowed = this.#followed.some((topic) => topic.room === room);
-      if (!isFollowed && this.#followed.length < COUNT_MAX) {
-        this.#followed.push({ room });
+      if (this.#mayFollow(room)) {
+        this.#followed.add(room);
         this.#connection.subscribe({ room });
       }
       if (key === this.#here || newest <= this.unread.seen(key) || this.unread.count(key) > 0) continue;
@@ -171,8 +195,7 @@ export class Places {
   /** The rooms with the newest messages first, unless somebody is about to choose one. */
   #order() {
     if (this.list.matches(":hover, :focus-within")) return;
-    const wanted = [...this.#rooms.values()].sort((one, other) => (one.newest < other.newest ? 1 : one.newest > other.newest ? -1 : 0));
-    wanted.forEach(({ li }, index) => {
+    this.#newestFirst().forEach(([, { li }], index) => {
       if (this.list.children[index] !== li) this.list.insertBefore(li, this.list.children[index]);
     });
   }

@@ -96,6 +96,44 @@ async fn what_is_said_after_a_direct_message_is_for_the_room_again() {
     .await;
 }
 
+#[tokio::test]
+async fn a_page_follows_no_more_than_the_server_lets_it_and_the_newest_rooms() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start_with(&["--topics-max", "4"]).await;
+        for (n, room) in ["oldest", "older", "old", "new", "newest"].into_iter().enumerate() {
+            let date = DateTime::from_millis(1_700_000_000_000 + 1_000 * n as i64);
+            let first = doc! { "content": "first", "sender": "robot", "room": room, "date": date };
+            server.messages().insert_one(first).await.unwrap();
+        }
+        chromium
+            .window(Window::default(), async |ana| {
+                let room = format!("{}/rooms/oldest", server.url);
+                ana.open_live(&room).await;
+                ana.fill("sender", "Ana").await;
+                // Now with her inbox from the beginning.
+                ana.open_live(&room).await;
+                let direct = json!({ "sender": "Luis", "recipient": "Ana", "content": "psst" });
+                assert_eq!(server.post(direct).await.0, 201);
+                for room in ["new", "newest", "oldest"] {
+                    let live = json!({ "sender": "Luis", "room": room, "content": "live" });
+                    assert_eq!(server.post(live).await.0, 201);
+                }
+                ana.wait_for_messages(&["first", "live"]).await;
+                ana.wait("the newest are followed", async || {
+                    let places = places(&ana).await;
+                    ["Direct messages 1", "newest 1", "new 1"].iter().all(|name| places.contains(&(*name).into()))
+                })
+                .await;
+                // The others are listed, and none of them was refused.
+                assert_eq!(places(&ana).await.len(), 7);
+                assert_eq!(ana.text_of("#note").await, "");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
 /// How many are here, as the page says when it asks again.
 async fn here(person: &Person) -> String {
     let ask_again = "document.dispatchEvent(new Event('visibilitychange'))";
