@@ -198,10 +198,10 @@ pub(super) enum ListFailure {
     Other(StatusCode, Json<Problem>),
 }
 
-/// Why nothing was counted.
+/// Why there is no answer to what needs no database.
 #[derive(ApiResponse)]
-pub(super) enum PresenceFailure {
-    /// There is no parameter `room`, more than a hundred, or one that can be no room.
+pub(super) enum QueryFailure {
+    /// A parameter breaks a rule; `errors` lists each.
     #[oai(status = 422, content_type = "application/problem+json")]
     Invalid(Json<Problem>),
     /// Too many requests come from your address; the server's operator sets how many are.
@@ -217,7 +217,7 @@ pub(super) enum PresenceFailure {
     Other(StatusCode, Json<Problem>),
 }
 
-impl From<Problem> for PresenceFailure {
+impl From<Problem> for QueryFailure {
     fn from(problem: Problem) -> Self {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {

@@ -7,7 +7,7 @@ use poem_openapi::{OpenApi, param::Query, payload::Json};
 
 use super::{
     Api, Section,
-    answers::{PresenceAnswer, PresenceFailure},
+    answers::{PresenceAnswer, QueryFailure},
     body::{PresenceBody, RoomPresenceBody},
     check_names, field,
 };
@@ -34,7 +34,7 @@ impl PresenceApi {
         /// A room. May be repeated, up to 100 times.
         room: Query<Vec<String>>,
         uri: &Uri,
-    ) -> Result<PresenceAnswer, PresenceFailure> {
+    ) -> Result<PresenceAnswer, QueryFailure> {
         check_names(uri, &["room"]).map_err(Problem::invalid)?;
         let rooms = rooms_of(&room.0).map_err(Problem::invalid)?;
         let counts = self.0.presence.here(&rooms).await;

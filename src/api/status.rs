@@ -1,13 +1,10 @@
 //! `/api/status`
 
 use chrono::{DateTime, Utc};
-use poem::{
-    error::ResponseError,
-    http::{StatusCode, Uri},
-};
+use poem::http::Uri;
 use poem_openapi::{ApiResponse, Object, OpenApi, param::Query, payload::Json};
 
-use super::{Section, check_query, field};
+use super::{Section, answers::QueryFailure, check_query, field};
 use crate::{
     message::date_text,
     presence::KnownServer,
@@ -30,7 +27,7 @@ impl StatusApi {
         /// Only samples that are newer than this time, the `at` of one that is known. RFC 3339.
         after: Query<Option<String>>,
         uri: &Uri,
-    ) -> Result<StatusAnswer, StatusFailure> {
+    ) -> Result<StatusAnswer, QueryFailure> {
         check_query(uri, &["after"]).map_err(Problem::invalid)?;
         let after = after.0.map(|text| DateTime::parse_from_rfc3339(&text)).transpose();
         let after = after.map_err(|_| Problem::invalid(field("after", "is no time in the form of RFC 3339")))?;
@@ -60,36 +57,6 @@ enum StatusAnswer {
     /// Now, and over the last 15 minutes.
     #[oai(status = 200)]
     Status(Json<StatusBody>),
-}
-
-/// Why that is not said.
-#[derive(ApiResponse)]
-enum StatusFailure {
-    /// `after` is no time.
-    #[oai(status = 422, content_type = "application/problem+json")]
-    Invalid(Json<Problem>),
-    /// Too many requests come from your address; the server's operator sets how many are.
-    #[oai(status = 429, content_type = "application/problem+json")]
-    TooMany(
-        Json<Problem>,
-        /// Seconds.
-        #[oai(header = "Retry-After")]
-        u32,
-    ),
-    /// Any other problem: 403 to a page of another site, and 500 among them.
-    #[oai(content_type = "application/problem+json")]
-    Other(StatusCode, Json<Problem>),
-}
-
-impl From<Problem> for StatusFailure {
-    fn from(problem: Problem) -> Self {
-        let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
-        match problem.status {
-            422 => Self::Invalid(Json(problem)),
-            429 => Self::TooMany(Json(problem), retry_after_secs),
-            _ => Self::Other(problem.status(), Json(problem)),
-        }
-    }
 }
 
 /// How the server is.
