@@ -20,7 +20,7 @@ use crate::{
     api::{self, Api},
     asyncapi,
     base_path::BasePath,
-    listener::ClientNetwork,
+    listener::{ClientNetwork, bound_answer},
     origin::Origins,
     pages::{self, Pages, Stored},
     problem::Problem,
@@ -116,6 +116,7 @@ pub fn routes(
         .catch_all_error(answer_error)
         .around(tell_methods)
         .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
+        .around(bound_answer)
         .with(limits.origins);
     // Once, around everything: what is below a base path is one request too.
     let noted = Noted::new(operators.metrics);
@@ -129,6 +130,7 @@ pub fn routes(
         .at("/metrics", get(api::metrics).data(operators.vitals))
         .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
         .catch_all_error(answer_error)
+        .around(bound_answer)
         .with(noted)
         .boxed()
 }

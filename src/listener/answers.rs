@@ -1,73 +1,155 @@
-//! Answers on their way to clients: what of them is in memory has a bound for all together.
+//! Answers on their way to clients: what of them is in memory has a bound for all together, and one for each network.
 //!
 //! An answer is made whole and then taken by its client, which may do that as slowly as it likes. So the bytes of all that
 //! are not taken yet are counted, but for small ones, which are no more than a connection itself. Streams are not: they are
 //! made piece by piece, as their clients take them.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Body as HyperBody;
 use poem::{
-    Body, Response,
+    Body, Endpoint, IntoResponse, Request, Response, Result,
     http::{HeaderValue, StatusCode, header},
 };
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{
+    network::ClientNetwork,
+    room::{Room, Taken, Tenant},
+};
 
 /// Answers up to so many bytes are not counted.
 const SMALL_BYTES_MAX: u64 = 16 * 1024;
 /// How much is handed to hyper at once, in bytes.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// The room for answers. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Answers {
-    /// One for each [`PIECE_BYTES`].
-    room: Arc<Semaphore>,
-    pieces_max: usize,
-}
+/// The room for answers, in pieces. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Answers(Room);
 
 impl Answers {
     /// Room for so many bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let pieces_max = bytes_max.div_ceil(PIECE_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(pieces_max)), pieces_max }
+        Self(Room::new(bytes_max.div_ceil(PIECE_BYTES), 1))
     }
+}
 
+/// Goes with a request: the way of its answer.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) answers: Answers,
+    pub(super) network: ClientNetwork,
+    pub(super) untaken: Untaken,
+}
+
+/// Gives the answer of `endpoint` room until it is taken, or refuses it when there is none: for
+/// [`poem::EndpointExt::around`], below what counts answers.
+pub async fn bound_answer<E: Endpoint>(endpoint: Arc<E>, mut request: Request) -> Result<Response> {
+    let way = request.extensions_mut().remove::<Way>();
+    let response = endpoint.call(request).await?.into_response();
+    Ok(match way {
+        Some(way) => way.send(response).await,
+        None => response,
+    })
+}
+
+impl Way {
     /// The same answer, whose parts hold their room until they are taken; or a refusal, when there is none. It does not
     /// wait for room: an answer that waits is in memory too, and nothing would bound how many do.
-    pub(super) async fn send(&self, mut response: Response) -> Response {
+    async fn send(self, mut response: Response) -> Response {
         let body: BoxBody<Bytes, io::Error> = response.take_body().into();
         let Some(size) = body.size_hint().exact().filter(|size| *size > SMALL_BYTES_MAX) else {
             response.set_body(Body::from(body));
             return response;
         };
-        let pieces = (size as usize).div_ceil(PIECE_BYTES).min(self.pieces_max);
-        let Ok(mut room) = self.room.clone().try_acquire_many_owned(u32::try_from(pieces).unwrap_or(u32::MAX)) else {
-            return refusal();
+        let tenant: Arc<Tenant> = self.answers.0.enter(self.network);
+        let Some(room) = tenant.try_take((size as usize).div_ceil(PIECE_BYTES)) else {
+            return refusal(response);
         };
         let Ok(bytes) = Body::from(body).into_bytes().await else {
-            return refusal();
+            return refusal(response);
         };
         // Copies: a slice would keep the whole as long as the last of it is not taken.
-        let pieces: Vec<Bytes> = bytes.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect();
-        let pieces = pieces.into_iter().map(move |piece| {
-            drop(room.split(1));
-            Ok::<_, io::Error>(piece)
-        });
+        let pieces: VecDeque<Bytes> = bytes.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect();
+        let rest = Arc::new(Mutex::new(Rest { pieces: Some((pieces, room)), moved_at: Instant::now() }));
+        self.untaken.add(&rest);
+        let pieces = stream::poll_fn(move |_| Poll::Ready(lock(&rest).take().transpose()));
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-        response.set_body(Body::from_bytes_stream(stream::iter(pieces)));
+        response.set_body(Body::from_bytes_stream(pieces));
         response
     }
 }
 
-fn refusal() -> Response {
+/// The rest of an answer.
+struct Rest {
+    /// `None` when it was given up.
+    pieces: Option<(VecDeque<Bytes>, Taken)>,
+    moved_at: Instant,
+}
+
+impl Rest {
+    fn take(&mut self) -> io::Result<Option<Bytes>> {
+        let Some((pieces, room)) = &mut self.pieces else {
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        let piece = pieces.pop_front();
+        if piece.is_some() {
+            self.moved_at = Instant::now();
+            room.give_back_one();
+        }
+        Ok(piece)
+    }
+}
+
+fn lock(rest: &Mutex<Rest>) -> std::sync::MutexGuard<'_, Rest> {
+    rest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The answers of one connection that are not taken whole. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Untaken(Arc<Mutex<Vec<Weak<Mutex<Rest>>>>>);
+
+impl Untaken {
+    fn add(&self, rest: &Arc<Mutex<Rest>>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|rest| rest.strong_count() > 0);
+        all.push(Arc::downgrade(rest));
+    }
+
+    /// Gives up those of which no piece was taken for so long, and says whether there were any. A client can keep its
+    /// connection alive in other ways, so that is not enough to keep them.
+    pub(super) fn give_up_stuck(&self, silence_max: Duration) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_any = false;
+        for rest in all.iter().filter_map(Weak::upgrade) {
+            let mut rest = lock(&rest);
+            let is_left = rest.pieces.as_ref().is_some_and(|(pieces, _)| !pieces.is_empty());
+            if is_left && rest.moved_at.elapsed() >= silence_max {
+                rest.pieces = None;
+                is_any = true;
+            }
+        }
+        is_any
+    }
+}
+
+/// Instead of an answer, but counted by its route.
+fn refusal(mut refused: Response) -> Response {
     const PROBLEM: &str = r#"{"type":"/problems/unavailable","title":"The server is busy","status":503,"detail":"too many answers are on their way to clients that take them slowly; try again in a moment"}"#;
-    Response::builder()
+    let mut refusal = Response::builder()
         .status(StatusCode::SERVICE_UNAVAILABLE)
         .content_type("application/problem+json")
         .header(header::RETRY_AFTER, "5")
-        .body(PROBLEM)
+        .body(PROBLEM);
+    std::mem::swap(refusal.extensions_mut(), refused.extensions_mut());
+    refusal
 }

@@ -9,41 +9,41 @@ use std::{
     task::{Context, Poll},
 };
 
+use super::{
+    guests::Guest,
+    network::ClientNetwork,
+    room::{Room, Taken},
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use hyper::body::{Body as HyperBody, Frame, SizeHint};
 use poem::{Body, Request};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::guests::Guest;
+/// What the largest body of all takes, in bytes: as much is for each network however small the room is, or such a body
+/// would wait in vain.
+const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// The room. Cheap to clone.
+/// The room, in bytes. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Bodies {
-    room: Arc<Semaphore>,
-    bytes_max: u32,
-}
+pub(super) struct Bodies(Room);
 
 /// A part of the room, as long as it lives.
-pub(super) struct Part(#[allow(dead_code)] Option<OwnedSemaphorePermit>);
+pub(super) struct Part(Option<Taken>);
 
 impl Bodies {
     pub(super) fn new(bytes_max: usize) -> Self {
-        let bytes_max = u32::try_from(bytes_max.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Self { room: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max }
+        Self(Room::new(bytes_max, BODY_BYTES_MAX))
     }
 
     /// Lets the body of a request come in as there is room for it. What it takes is kept until what is returned is dropped.
-    pub(super) fn bound(&self, request: &mut Request) -> Arc<Mutex<Part>> {
+    pub(super) fn bound(&self, request: &mut Request, network: ClientNetwork) -> Arc<Mutex<Part>> {
         let taken = Arc::new(Mutex::new(Part(None)));
-        let (bodies, part) = (self.clone(), taken.clone());
+        let (tenant, part) = (self.0.enter(network), taken.clone());
         let chunks = request.take_body().into_bytes_stream().then(move |chunk| {
-            let (bodies, part) = (bodies.clone(), part.clone());
+            let (tenant, part) = (tenant.clone(), part.clone());
             async move {
                 let chunk = chunk?;
-                let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX).min(bodies.bytes_max);
-                // Nobody closes the semaphore.
-                let more = bodies.room.acquire_many_owned(bytes).await.map_err(std::io::Error::other)?;
+                let more = tenant.take(chunk.len()).await.ok_or(std::io::ErrorKind::BrokenPipe)?;
                 let Part(part) = &mut *part.lock().unwrap_or_else(PoisonError::into_inner);
                 match part {
                     Some(part) => part.merge(more),
@@ -92,14 +92,31 @@ mod tests {
         Request::builder().body(vec![b'x'; bytes])
     }
 
+    fn network(text: &str) -> ClientNetwork {
+        ClientNetwork::of(text.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn bodies_of_one_network_wait_for_each_other_and_nobody_else_for_them() {
+        let bodies = Bodies::new(4 * BODY_BYTES_MAX);
+        let mut first = request(BODY_BYTES_MAX - 100);
+        let _held = bodies.bound(&mut first, network("192.0.2.1"));
+        assert!(first.take_body().into_bytes().await.is_ok());
+        let (mut second, mut other) = (request(200), request(200));
+        let _second = bodies.bound(&mut second, network("192.0.2.1"));
+        assert!(timeout(Duration::from_millis(20), second.take_body().into_bytes()).await.is_err());
+        let _other = bodies.bound(&mut other, network("192.0.2.2"));
+        assert_eq!(other.take_body().into_bytes().await.unwrap().len(), 200);
+    }
+
     #[tokio::test]
     async fn a_body_waits_for_room_and_gives_it_back_with_its_request() {
         let bodies = Bodies::new(1_000);
         let mut first = request(900);
-        let held = bodies.bound(&mut first);
+        let held = bodies.bound(&mut first, network("192.0.2.1"));
         assert_eq!(first.take_body().into_bytes().await.unwrap().len(), 900);
         let mut second = request(200);
-        let _held = bodies.bound(&mut second);
+        let _held = bodies.bound(&mut second, network("192.0.2.2"));
         let mut reading = Box::pin(second.take_body().into_bytes());
         assert!(timeout(Duration::from_millis(20), &mut reading).await.is_err(), "there is room for 100 only");
         drop(held);

@@ -26,6 +26,7 @@ use poem::{
     http::uri::Scheme,
     web::{LocalAddr, RemoteAddr},
 };
+use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
@@ -36,7 +37,7 @@ use tracing::warn;
 
 use super::{
     DoorLimits, PROBLEM, RETRY_AFTER_SECS,
-    answers::Answers,
+    answers::{Answers, Untaken, Way},
     bodies::{Bodies, Held},
     guests::{Guest, Guests},
     network::ClientNetwork,
@@ -66,6 +67,8 @@ pub(super) struct Connection<E> {
     /// Whether it is one of a trusted proxy.
     pub(super) is_proxied: bool,
     pub(super) strangers: Arc<Seldom>,
+    /// Counts clients for whom there was no place.
+    pub(super) refusals: Counter,
 }
 
 impl<E> Connection<E>
@@ -84,9 +87,11 @@ where
         let life = Arc::new(Life::new());
         let stream = ClientStream::new(stream, life.clone(), guest);
 
-        let has_asked = Arc::new(AtomicBool::new(false));
+        let (has_asked, is_http_1) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let untaken = Untaken::default();
         let answer = {
-            let (endpoint, answers, has_asked) = (self.endpoint, self.answers, has_asked.clone());
+            let (endpoint, answers, untaken) = (self.endpoint, self.answers, untaken.clone());
+            let (has_asked, is_http_1) = (has_asked.clone(), is_http_1.clone());
             let (local, peer) = (LocalAddr(local.into()), self.remote);
             move |mut request: http::Request<Incoming>| {
                 has_asked.store(true, Ordering::Relaxed);
@@ -98,8 +103,10 @@ where
                 };
                 // A connection may carry many requests at once, or those of many clients one after the other.
                 let is_one_of_many = request.version() >= http::Version::HTTP_2;
+                is_http_1.store(!is_one_of_many, Ordering::Relaxed);
+                let network = ClientNetwork::of(client);
                 let guest = if self.is_proxied || is_one_of_many {
-                    let guest = self.guests.admit_request(ClientNetwork::of(client), is_one_of_many);
+                    let guest = self.guests.admit_request(network, is_one_of_many);
                     guest.map(Arc::new).map(Some).ok_or(())
                 } else {
                     Ok(None)
@@ -110,16 +117,20 @@ where
                 let has_body = !request.body().is_end_stream();
                 let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());
                 let mut request = Request::from((request, local.clone(), remote, Scheme::HTTP));
-                let (endpoint, answers, bodies) = (endpoint.clone(), answers.clone(), self.bodies.clone());
+                request.set_data(Way { answers: answers.clone(), network, untaken: untaken.clone() });
+                let (endpoint, bodies, refusals) = (endpoint.clone(), self.bodies.clone(), self.refusals.clone());
                 async move {
                     let (response, guest) = match guest {
                         Ok(guest) => {
-                            let _taken = has_body.then(|| bodies.bound(&mut request));
+                            let _taken = has_body.then(|| bodies.bound(&mut request, network));
                             (endpoint.get_response(request).await, guest)
                         }
-                        Err(()) => (too_many(), None),
+                        Err(()) => {
+                            refusals.inc();
+                            (too_many(), None)
+                        }
                     };
-                    let response: http::Response<_> = answers.send(response).await.into();
+                    let response: http::Response<_> = response.into();
                     Ok::<_, Infallible>(response.map(|body| Held { body, _guest: guest }))
                 }
             }
@@ -140,6 +151,10 @@ where
                     serving.as_mut().graceful_shutdown();
                 }
                 () = sleep_until(deadline) => {
+                    // Over HTTP/2 the other streams go on.
+                    if untaken.give_up_stuck(silence_max) && is_http_1.load(Ordering::Relaxed) {
+                        return;
+                    }
                     let is_late = first_request_until.is_some() && !has_asked.load(Ordering::Relaxed);
                     if is_late || life.moved_at() + silence_max <= Instant::now() {
                         return;

@@ -9,6 +9,7 @@ mod connection;
 mod guests;
 mod network;
 mod proxies;
+mod room;
 mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
+pub use answers::bound_answer;
 pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;
 pub use stream::{ClientStream, Upgrade};
@@ -128,6 +130,7 @@ impl FrontDoor {
                 bodies: bodies.clone(),
                 is_proxied: is_proxy,
                 strangers: self.strangers.clone(),
+                refusals: self.metrics.refusals.get_or_create(&ReasonLabels { reason: "connections" }).clone(),
             };
             let (stop, cut) = (stop.clone(), cut.clone());
             connections.spawn(async move {

@@ -1,12 +1,14 @@
 //! Large answers: each has a bound, and so have all that are on their way to clients that hardly take them.
 
+use std::net::IpAddr;
+
 use mongodb::bson::doc;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
 };
 
-use crate::harness::{TestServer, contents, eventually};
+use crate::harness::{Answer, TestServer, contents, eventually};
 
 const COUNT: usize = 60;
 /// A content has at most 4,000 characters: 12,000 bytes of these.
@@ -58,40 +60,100 @@ async fn a_page_of_long_messages_ends_early_and_goes_on() {
     server.stop().await;
 }
 
+/// The pages of [`with_long_messages`], at most, in bytes.
+const PAGE_BYTES_MAX: usize = 300_000;
+const PAGE: &str = "/api/messages?room=general&limit=200";
+
 /// Asks again and again for a page and takes nothing: the kernel's buffers are full, and then the server's memory is used.
 async fn stuck(server: &TestServer) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(2_048).unwrap();
     let address = server.url.trim_start_matches("http://");
     let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
-    let request = format!("GET /api/messages?room=general&limit=200 HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET {PAGE} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.repeat(40).as_bytes()).await.unwrap();
     stream
 }
 
+/// Waits for the refusal of an answer that has no room.
+async fn refused(server: &TestServer) -> Answer {
+    eventually("an answer that has no room", async || {
+        let answer = server.fetch(PAGE).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await
+}
+
+/// Each network may have this much of the room.
+const SHARES: usize = 8;
+
+async fn with_room_for_two_pages_each() -> TestServer {
+    with_long_messages(&["--answers-bytes-max", &(SHARES * 2 * PAGE_BYTES_MAX).to_string()]).await
+}
+
 #[tokio::test]
-async fn answers_that_nobody_takes_have_a_bound_of_memory_together() {
-    let server = with_long_messages(&["--answers-bytes-max", "600000"]).await;
+async fn answers_that_nobody_takes_fill_the_part_of_their_address_and_others_are_served() {
+    let server = with_room_for_two_pages_each().await;
     let mut held = Vec::new();
     for _ in 0..6 {
         held.push(stuck(&server).await);
     }
-    eventually("an answer that has no room", async || {
-        let answer = server.fetch("/api/messages?room=general&limit=200").await;
-        if answer.status == 200 {
-            return None;
-        }
-        answer.expect_problem(503, "unavailable");
-        Some(())
-    })
-    .await;
+    refused(&server).await.expect_problem(503, "unavailable");
     // Small ones need none.
     assert_eq!(server.fetch("/api/messages?room=general&limit=1").await.status, 200);
+    let other = reqwest::Client::builder().local_address(IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    for _ in 0..10 {
+        let answer = other.get(format!("{}{PAGE}", server.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.unwrap().len() > 100_000);
+    }
+    refused(&server).await;
     drop(held);
+    eventually("there is room again", async || (server.fetch(PAGE).await.status == 200).then_some(())).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_refused_is_told_as_one() {
+    let server = with_room_for_two_pages_each().await;
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(stuck(&server).await);
+    }
+    let answer = refused(&server).await;
+    assert!(!answer.header("x-request-id").is_empty(), "{:?}", answer.headers);
+    let series = r#"corriente_http_requests_total{route="/api/messages",method="GET",status="503"}"#;
+    assert!(server.metric(series).await >= 1);
+    drop(held);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_of_which_nothing_is_taken_is_given_up_though_its_connection_lives() {
+    let flags = ["--silence-secs", "2", "--answers-bytes-max", &(SHARES * 2 * PAGE_BYTES_MAX).to_string()];
+    let server = with_long_messages(&flags).await;
+    let socket = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let (requests, connection) =
+        h2::client::Builder::new().initial_window_size(1_000).handshake::<_, bytes::Bytes>(socket).await.unwrap();
+    let mut connection = connection;
+    let mut pings = connection.ping_pong().unwrap();
+    let driving = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let request = poem::http::Request::get(format!("{}{PAGE}", server.url)).body(()).unwrap();
+        let mut ready = requests.clone().ready().await.unwrap();
+        held.push(ready.send_request(request, true).unwrap().0);
+    }
+    refused(&server).await.expect_problem(503, "unavailable");
     eventually("there is room again", async || {
-        let answer = server.fetch("/api/messages?room=general&limit=200").await;
-        (answer.status == 200).then_some(())
+        pings.ping(h2::Ping::opaque()).await.expect("the connection lives");
+        (server.fetch(PAGE).await.status == 200).then_some(())
     })
     .await;
+    pings.ping(h2::Ping::opaque()).await.expect("the connection lives");
+    drop(held);
+    driving.abort();
     server.stop().await;
 }

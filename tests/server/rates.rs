@@ -208,6 +208,7 @@ async fn connections_of_a_trusted_proxy_count_for_its_clients() {
     let one = join_for(&server, "203.0.113.1").await.unwrap();
     let other = join_for(&server, "203.0.113.1").await.unwrap();
     assert_eq!(join_for(&server, "203.0.113.1").await.unwrap_err(), 503);
+    assert_eq!(server.metric(r#"corriente_refusals_total{reason="connections"}"#).await, 1);
     let another = join_for(&server, "203.0.113.2").await.unwrap();
     drop(one);
     eventually("the place of the one that went", async || join_for(&server, "203.0.113.1").await.ok()).await;
