@@ -4,13 +4,16 @@ use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, bail};
 use futures::{SinkExt, StreamExt};
-use reqwest::Url;
+use reqwest::{Response, StatusCode, Url, header::RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::{connect_async, tungstenite::Message as Packet};
 
-use crate::{outbox::Outbox, screen::Screen};
+use crate::{
+    outbox::Outbox,
+    screen::{Screen, harmless},
+};
 
 /// How long a request, or the opening of a WebSocket, may take.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -18,6 +21,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(65);
 /// A connection that was live for so long counts as good: the next failure is the first one again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
+/// A server that asks to come back later is taken at its word up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How much of the past is shown.
 const HISTORY_MESSAGES: &str = "20";
 
@@ -96,8 +101,34 @@ pub enum End {
     Done,
     /// What happened can not be told any more.
     Reset,
-    /// The server is not there.
-    Broken(anyhow::Error),
+    /// The server is not there, or asks to come back after `at_least`.
+    Broken { why: anyhow::Error, at_least: Duration },
+}
+
+impl From<anyhow::Error> for End {
+    fn from(why: anyhow::Error) -> Self {
+        let at_least = why.downcast_ref::<Later>().map_or(Duration::ZERO, |later| later.after);
+        Self::Broken { why, at_least }
+    }
+}
+
+/// The server can not answer now, or not so many requests.
+#[derive(Debug, thiserror::Error)]
+#[error("the server answered {status}")]
+struct Later {
+    status: StatusCode,
+    after: Duration,
+}
+
+impl Later {
+    /// `None`: this answer is for good.
+    fn of(answer: &Response) -> Option<Self> {
+        let status = answer.status();
+        let is_for_now = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        let secs = answer.headers().get(RETRY_AFTER).and_then(|secs| secs.to_str().ok()?.parse().ok());
+        let after = Duration::from_secs(secs.unwrap_or(0)).min(RETRY_AFTER_MAX);
+        (is_for_now || status.is_server_error()).then_some(Self { status, after })
+    }
 }
 
 pub struct Server {
@@ -122,8 +153,18 @@ impl Server {
         self.live_at.take().is_some_and(|live_at| live_at.elapsed() > GOOD_AFTER)
     }
 
-    /// Shows the newest messages. Returns the cursor that joins them to the stream.
-    pub async fn load_history(&self, screen: &mut Screen) -> anyhow::Result<String> {
+    /// Shows the newest messages. `cursor` is then that which joins them to the stream.
+    pub async fn load_history(&self, cursor: &mut Option<String>, screen: &mut Screen) -> End {
+        match self.load(screen).await {
+            Ok(at) => {
+                *cursor = Some(at);
+                End::Joined
+            }
+            Err(why) => why.into(),
+        }
+    }
+
+    async fn load(&self, screen: &mut Screen) -> anyhow::Result<String> {
         #[derive(Deserialize)]
         struct Page {
             messages: Vec<Message>,
@@ -132,10 +173,13 @@ impl Server {
         let url = self.url.join("/api/messages")?;
         let request = self.http.get(url).query(&[self.place.pair(), ("limit", HISTORY_MESSAGES)]);
         let answer = request.send().await?;
+        if let Some(later) = Later::of(&answer) {
+            return Err(later.into());
+        }
         if answer.status().is_client_error() {
             let problem: Problem = answer.json().await?;
             // Asked again it would say the same.
-            eprintln!("{}", problem.detail);
+            eprintln!("{}", harmless(&problem.detail));
             std::process::exit(1);
         }
         let page: Page = answer.error_for_status()?.json().await?;
@@ -149,7 +193,7 @@ impl Server {
     pub async fn follow(&self, cursor: &mut Option<String>, outbox: &mut Outbox, screen: &mut Screen) -> End {
         match self.talk(cursor, outbox, screen).await {
             Ok(end) => end,
-            Err(why) => End::Broken(why),
+            Err(why) => why.into(),
         }
     }
 

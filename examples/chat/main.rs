@@ -64,11 +64,7 @@ async fn main() -> anyhow::Result<()> {
     loop {
         let ended = match &cursor {
             Some(_) => server.follow(&mut cursor, &mut outbox, &mut screen).await,
-            None => server
-                .load_history(&mut screen)
-                .await
-                .map(|at| cursor = Some(at))
-                .map_or_else(End::Broken, |()| End::Joined),
+            None => server.load_history(&mut cursor, &mut screen).await,
         };
         match ended {
             End::Joined => {}
@@ -78,11 +74,11 @@ async fn main() -> anyhow::Result<()> {
                 sleep(RESET_SPREAD.mul_f64(rand::random())).await;
                 cursor = None;
             }
-            End::Broken(why) => {
+            End::Broken { why, at_least } => {
                 failures = if server.was_good() { 0 } else { failures + 1 };
                 screen.note(&format!("offline, trying again: {why:#}"));
                 let bound = BACKOFF_MAX.min(BACKOFF_FIRST * 2_u32.saturating_pow(failures));
-                sleep(bound.mul_f64(rand::random())).await;
+                sleep(at_least + bound.mul_f64(rand::random())).await;
             }
         }
         if outbox.ended_at().is_some_and(|ended_at: Instant| ended_at.elapsed() > LAST_WORDS_MAX) {
@@ -96,9 +92,19 @@ async fn main() -> anyhow::Result<()> {
 fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if sender.blocking_send(line).is_err() {
-                break;
+        for line in std::io::stdin().lock().split(b'\n') {
+            match line.map(String::from_utf8) {
+                Ok(Ok(line)) => {
+                    let line = line.strip_suffix('\r').unwrap_or(&line).to_owned();
+                    if sender.blocking_send(line).is_err() {
+                        break;
+                    }
+                }
+                Ok(Err(_)) => eprintln!("-- not sent: this line is not UTF-8"),
+                Err(error) => {
+                    eprintln!("-- the input can not be read any further: {error}");
+                    break;
+                }
             }
         }
     });

@@ -16,6 +16,12 @@ use crate::connection::Message;
 /// So many messages are remembered, for the words of a deleted one and against showing one twice.
 const REMEMBERED_MAX: usize = 1_000;
 
+/// Marks, embeddings, overrides and isolates of direction, and the separators that some terminals take for new lines.
+const TURNS_OR_BREAKS: [char; 14] = [
+    '\u{061C}', '\u{200E}', '\u{200F}', '\u{2028}', '\u{2029}', '\u{202A}', '\u{202B}', '\u{202C}', '\u{202D}',
+    '\u{202E}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+];
+
 #[derive(Default)]
 pub struct Screen {
     remembered: HashMap<String, Message>,
@@ -77,9 +83,10 @@ fn print(message: &Message, before: &str, after: &str) {
     }
 }
 
-/// A message must not move the cursor or ring the bell: what controls a terminal is shown as a mark, and further lines
-/// are indented so that nobody can write in the name of others.
-fn harmless(text: &str) -> String {
-    let mark = |c: char| if c.is_control() && c != '\n' { '\u{FFFD}' } else { c };
+/// A message must not move the cursor, ring the bell or turn the direction in which its line is read: what does so is
+/// shown as a mark, and further lines are indented so that nobody can write in the name of others.
+pub fn harmless(text: &str) -> String {
+    let is_harmful = |c: char| c != '\n' && (c.is_control() || TURNS_OR_BREAKS.contains(&c));
+    let mark = |c: char| if is_harmful(c) { '\u{FFFD}' } else { c };
     text.chars().map(mark).collect::<String>().replace('\n', "\n      ")
 }

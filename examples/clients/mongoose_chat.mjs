@@ -15,8 +15,11 @@ const Message = mongoose.model(
   }),
 );
 
+// What others write must not steer this terminal, nor begin a line in the name of somebody else.
+const plain = (text) => String(text).replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, "\uFFFD");
+
 await mongoose.connect(process.env.URI);
 const stream = Message.watch([{ $match: { operationType: "insert" } }]);
-stream.on("change", ({ fullDocument: { sender, content } }) => console.log(`${sender}: ${content}`));
+stream.on("change", ({ fullDocument: { sender, content } }) => console.log(plain(`${sender}: ${content}`)));
 // First look, then write: so it sees its own message, too.
 stream.once("ready", () => Message.create({ content: "Hola desde Mongoose", sender: "Nora", room: "general" }));

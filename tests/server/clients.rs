@@ -1,13 +1,18 @@
 //! The clients of `examples/`: each is run as it stands there, and speaks with the others.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    process::Command,
+    time::timeout,
+};
 
 use crate::{
-    harness::{Follower, TestServer},
+    harness::{Follower, PATIENCE_SECS, TestServer},
     programs::{Language, Running, example, own_example},
     relay::Relay,
 };
@@ -34,6 +39,19 @@ async fn expect_talk(server: &TestServer, mut follower: Follower, mut program: R
     assert_eq!(shown(program.line().await), format!("{sender}: {own}"));
     server.say("general", "an answer").await;
     assert_eq!(shown(program.line().await), "Ana: an answer");
+    // What could steer a terminal is not printed as it is.
+    server.say("general", "\u{1b}]0;title\u{7}").await;
+    let line = program.line().await.expect("the program runs on");
+    assert!(!line.contains(['\u{1b}', '\u{7}']) && line.contains("]0;title"), "{line:?}");
+    // A burst is shown in the order in which it was written.
+    let date = mongodb::bson::DateTime::now();
+    let burst = (0..50).map(|n| {
+        mongodb::bson::doc! { "content": n.to_string(), "sender": "robot", "room": "general", "date": date }
+    });
+    server.messages().insert_many(burst).await.unwrap();
+    for n in 0..50 {
+        assert_eq!(shown(program.line().await), format!("robot: {n}"));
+    }
 }
 
 #[tokio::test]
@@ -42,14 +60,14 @@ async fn mongosh_writes_and_mends_and_everybody_is_told() {
         return;
     };
     let server = TestServer::start().await;
-    server.say("general", "before").await;
+    server.say("general", "be\u{1b}[2Jfore").await;
     let mut follower = server.follow("room=general").await;
     let home = TempDir::new().unwrap();
     let shell = mongosh.folder.join("node_modules/mongosh/bin/mongosh.js");
     let program = example("mongosh_chat.js");
     let args = ["--quiet", &uri_of(&server), program.to_str().unwrap()];
     let printed = mongosh.attempt(&shell, &args, home.path()).await.expect("mongosh succeeds");
-    assert_eq!(printed.lines().collect::<Vec<_>>(), ["Marta: Hola desde mongosh, corregido", "Ana: before"]);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["Marta: Hola desde mongosh, corregido", "Ana: be\u{FFFD}[2Jfore"]);
     assert_eq!(follower.expect("created").await["message"]["content"], "Hola desde mongosh");
     assert_eq!(follower.expect("updated").await["message"]["content"], "Hola desde mongosh, corregido");
     server.stop().await;
@@ -140,9 +158,9 @@ async fn the_chat_in_the_terminal_shows_the_history_and_what_happens_and_sends_w
     assert_eq!((&message["sender"], &message["content"]), (&json!("Luis"), &json!("¿qué tal?")));
     assert_eq!(told(&mut chat).await, "Luis: ¿qué tal?");
     // What could play tricks with a terminal is shown as what it is.
-    let content = "one\u{1b}[2J\ntwo";
+    let content = "one\u{1b}[2J\u{202E}\ntwo";
     let id = server.say("dev", content).await["id"].as_str().unwrap().to_owned();
-    assert_eq!(told(&mut chat).await, "Ana: one\u{FFFD}[2J");
+    assert_eq!(told(&mut chat).await, "Ana: one\u{FFFD}[2J\u{FFFD}");
     assert_eq!(chat.line().await.as_deref(), Some("      two"));
     let id = mongodb::bson::oid::ObjectId::parse_str(id).unwrap();
     let messages = server.messages();
@@ -153,6 +171,7 @@ async fn the_chat_in_the_terminal_shows_the_history_and_what_happens_and_sends_w
     assert_eq!(told(&mut chat).await, "Ana: deleted: mended");
     // What it can not send it says, and goes on.
     chat.type_line(&"x".repeat(4_001)).await;
+    chat.type_bytes(b"caf\xE9\n").await;
     chat.type_line("the last words").await;
     let rest = chat.end().await;
     assert_eq!(rest.len(), 1, "{rest:?}");
@@ -171,6 +190,37 @@ async fn the_chat_in_the_terminal_writes_direct_messages() {
     assert_eq!(told(&mut chat).await, "Ana to Luis: psst");
     assert_eq!(chat.end().await, Vec::<String>::new());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_chat_in_the_terminal_comes_back_when_it_is_asked_to_and_ends_when_it_is_refused_for_good() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut command = Command::new(own_example("chat").await);
+    command.args(["--url", &url, "--name", "Ana"]).stdin(Stdio::null()).kill_on_drop(true);
+    let answer_all = async {
+        for (head, detail) in [
+            ("429 Too Many Requests\r\nRetry-After: 1", "later"),
+            ("408 Request Timeout", "slow"),
+            ("503 Service Unavailable", "away"),
+            ("422 Unprocessable Content", "never\u{1b}[2J"),
+        ] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert_ne!(socket.read_buf(&mut request).await.unwrap(), 0, "the request ends early");
+            }
+            let body = json!({ "status": 0, "detail": detail }).to_string();
+            let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        }
+    };
+    let deadline = Duration::from_secs(PATIENCE_SECS);
+    let ended = timeout(deadline, async { tokio::join!(command.output(), answer_all).0 }).await;
+    let ended = ended.expect("it asks four times").unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("429") && said.contains("408") && said.ends_with("never\u{FFFD}[2J\n"), "{said:?}");
 }
 
 #[tokio::test]

@@ -147,8 +147,13 @@ impl Running {
 
     /// Types a line.
     pub async fn type_line(&mut self, line: &str) {
+        self.type_bytes(format!("{line}\n").as_bytes()).await;
+    }
+
+    /// Types what may not even be text.
+    pub async fn type_bytes(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().expect("its input is open");
-        input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+        input.write_all(bytes).await.expect("it reads");
         input.flush().await.expect("it reads");
     }
 
