@@ -1,7 +1,7 @@
 //! The servers: real programs with addresses that stay, which are killed, stopped and started again.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     sync::Mutex,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::memory::resident_kib;
@@ -79,10 +79,16 @@ impl Program {
         Ok(program)
     }
 
-    /// Starts it, as a supervisor does: again and again until it listens.
+    /// Starts it, as a supervisor does: again and again until it listens. Does nothing while it runs: two faults at once
+    /// may have ended the same server, and each starts it again.
     pub async fn restart(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(START_SECS_MAX);
         let mut life = self.life.lock().await;
+        if let Some(child) = &mut life.child
+            && child.try_wait()?.is_none()
+        {
+            return Ok(());
+        }
         loop {
             life.note_peak();
             let log: File = OpenOptions::new().create(true).append(true).open(&self.log)?;
@@ -95,14 +101,17 @@ impl Program {
                 .spawn();
             let mut child = child.with_context(|| format!("{} does not start", self.binary.display()))?;
             let mut lines = BufReader::new(child.stdout.take().context("its stdout")?).lines();
-            while let Some(line) = lines.next_line().await? {
+            while let Ok(line) = timeout_at(deadline, lines.next_line()).await {
+                let Some(line) = line? else { break };
                 if line.starts_with("listening on ") {
                     life.child = Some(child);
                     return Ok(());
                 }
             }
             if Instant::now() > deadline {
-                bail!("{} has not come up within {START_SECS_MAX} s; see {}", self.url, self.log.display());
+                let said = fs::read_to_string(&self.log).unwrap_or_default();
+                let last = said.lines().next_back().unwrap_or("nothing");
+                bail!("{} has not come up within {START_SECS_MAX} s; the last that it said: {last}", self.url);
             }
             sleep(Duration::from_millis(200)).await;
         }
