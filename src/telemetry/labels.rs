@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 pub struct InsertLabels {
     /// `rest`, `form`, `websocket` or `socket.io`.
     pub source: &'static str,
-    /// `created`, `repeated`, `conflict`, `refused`, `overloaded` or `unknown`.
+    /// `created`, `repeated`, `conflict`, `refused`, `read only`, `overloaded` or `unknown`.
     pub outcome: &'static str,
 }
 

@@ -89,6 +89,13 @@ async fn a_strict_parser_reads_every_metric_and_each_is_documented_with_its_labe
         })
         .collect();
     assert_eq!(documented, registered);
+    // And each word that there is from the start, in the row of its metric.
+    for (name, label) in [("inserts", "outcome"), ("refusals", "reason"), ("replays", "outcome")] {
+        let row = docs.lines().find(|line| line.starts_with(&format!("| `corriente_{name}_total{{"))).unwrap();
+        for (_, labels, _) in &families[&format!("corriente_{name}_total")].samples {
+            assert!(row.contains(&format!("`{}`", labels[label])), "{name}: {labels:?} is not documented");
+        }
+    }
     server.stop().await;
 }
 
