@@ -59,7 +59,7 @@ async fn echo(mut socket: Socket<ClientStream>) -> Result<(), WriteError> {
             Ok(Incoming::Text(text)) => Outgoing::Text(text.as_bytes()).encode(),
             Ok(Incoming::Binary(data)) => Outgoing::Binary(&data).encode(),
             Ok(Incoming::Ping(payload)) => Outgoing::Pong(&payload).encode(),
-            Ok(Incoming::Pong) => continue,
+            Ok(Incoming::Pong | Incoming::Fragments(_)) => continue,
             Ok(Incoming::Close(code)) => break Outgoing::close_echo(code).encode(),
             Err(ReadError::Violation(violation)) => break violation.close_frame(),
             Err(ReadError::Gone) => return Ok(()),

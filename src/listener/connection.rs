@@ -39,7 +39,7 @@ use super::{
     DoorLimits, PROBLEM, RETRY_AFTER_SECS,
     answers::{Answers, Untaken, Way},
     bodies::{Bodies, Held},
-    guests::{Guest, Guests},
+    guests::{Guest, GuestBook, Guests},
     network::ClientNetwork,
     proxies::{client_of, is_forwarded},
     stream::{ClientStream, Life, Upgrade},
@@ -117,6 +117,7 @@ where
                 let has_body = !request.body().is_end_stream();
                 let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());
                 let mut request = Request::from((request, local.clone(), remote, Scheme::HTTP));
+                request.set_data(GuestBook::new(self.guests.clone(), network));
                 request.set_data(Way { answers: answers.clone(), network, untaken: untaken.clone() });
                 let (endpoint, bodies, refusals) = (endpoint.clone(), self.bodies.clone(), self.refusals.clone());
                 async move {

@@ -23,10 +23,28 @@ struct Counts {
 }
 
 /// One connection, or one request over a connection that carries many; it counts until it is dropped.
-pub(super) struct Guest {
+pub struct Guest {
     counts: Arc<Mutex<Counts>>,
     takes_place: bool,
     address: Option<ClientNetwork>,
+}
+
+/// Goes with a request: counts what outlives it for the client who has sent it.
+#[derive(Clone)]
+pub struct GuestBook {
+    guests: Guests,
+    network: ClientNetwork,
+}
+
+impl GuestBook {
+    pub(super) fn new(guests: Guests, network: ClientNetwork) -> Self {
+        Self { guests, network }
+    }
+
+    /// Counts one more for this client, until what is returned is dropped; `None` when that is one too many.
+    pub fn admit(&self) -> Option<Guest> {
+        self.guests.admit_request(self.network, false)
+    }
 }
 
 impl Guests {

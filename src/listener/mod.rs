@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 pub use answers::bound_answer;
+pub use guests::{Guest, GuestBook};
 pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;
 pub use stream::{ClientStream, Upgrade};

@@ -122,6 +122,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     return Poll::Ready(Ok(incoming));
                 }
             }
+            let fragments = self.decoder.take_fragments();
+            if fragments > 0 {
+                return Poll::Ready(Ok(Incoming::Fragments(fragments)));
+            }
             let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut space);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {

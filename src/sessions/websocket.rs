@@ -268,12 +268,14 @@ impl Session {
             Incoming::Binary(_) => return Err(End::Close(Close::NotText)),
             Incoming::Close(code) => return Err(End::Closed(code)),
             Incoming::Ping(payload) => {
-                return match self.sessions.rates.request(self.network) {
-                    Ok(()) => self.write(Outgoing::Pong(&payload).encode()).await,
-                    Err(_) => self.patience.lose().map_err(|_| End::Close(Close::Flood)),
+                return if self.count_frames(1)? {
+                    self.write(Outgoing::Pong(&payload).encode()).await
+                } else {
+                    Ok(())
                 };
             }
-            Incoming::Pong => return Ok(()),
+            Incoming::Pong => return self.count_frames(1).map(drop),
+            Incoming::Fragments(count) => return self.count_frames(count).map(drop),
         };
         let frame = ClientFrame::parse(&text);
         if let Err(too_many) = self.sessions.rates.request(self.network) {
@@ -298,6 +300,18 @@ impl Session {
             }
             Err(error) => self.complain(None, error.into()).await,
         }
+    }
+
+    /// Counts frames that get no answer when they are too many. Returns whether they are not.
+    fn count_frames(&mut self, count: u32) -> Result<bool, End> {
+        let mut is_within = true;
+        for _ in 0..count {
+            if self.sessions.rates.request(self.network).is_err() {
+                is_within = false;
+                self.patience.lose().map_err(|_| End::Close(Close::Flood))?;
+            }
+        }
+        Ok(is_within)
     }
 
     /// The connection goes on: a client that comes back at once would cost more.

@@ -105,6 +105,8 @@ pub enum Incoming {
     Ping(Vec<u8>),
     /// It has answered a ping, or says by itself that it lives.
     Pong,
+    /// So many frames have come that are parts of a message. (Only a [`super::Socket`] tells them.)
+    Fragments(u32),
     /// It closes, with this code or none.
     Close(Option<u16>),
 }
@@ -139,6 +141,8 @@ pub struct Decoder {
     checked: u32,
     /// The opcode of a message whose last fragment has not come yet.
     unfinished: Option<u8>,
+    /// Frames that did not end a message, since somebody has asked.
+    fragments: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +179,11 @@ impl Decoder {
                 return Ok(Some(incoming));
             }
         }
+    }
+
+    /// How many frames came since this was last asked that did not end a message.
+    pub fn take_fragments(&mut self) -> u32 {
+        std::mem::take(&mut self.fragments)
     }
 
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Violation> {
@@ -285,6 +294,7 @@ impl Decoder {
         };
         if !frame.is_final {
             self.unfinished = Some(kind);
+            self.fragments = self.fragments.saturating_add(1);
             return Ok(None);
         }
         (self.unfinished, self.checked) = (None, 0);

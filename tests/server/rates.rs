@@ -9,7 +9,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest},
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        protocol::frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
 };
 
 use crate::{
@@ -142,13 +149,24 @@ async fn an_address_that_asks_too_much_is_refused_by_every_way_in_but_not_by_hea
 #[tokio::test]
 async fn who_floods_a_socket_and_takes_no_notice_is_closed_with_1008() {
     let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
-    // Both before the first flood, which leaves nothing to their address.
-    let flooders = [server.join("").await.socket, server.join("").await.socket];
-    for (flooder, frame) in flooders.into_iter().zip([Message::text("garbage"), Message::Ping("x".into())]) {
+    let fragment = |data| Message::Frame(Frame::message("x", OpCode::Data(data), false));
+    let floods = [
+        (Message::text("garbage"), Message::text("garbage")),
+        (Message::Ping("x".into()), Message::Ping("x".into())),
+        (Message::Pong("x".into()), Message::Pong("x".into())),
+        (fragment(Data::Text), fragment(Data::Continue)),
+    ];
+    // All before the first flood, which leaves nothing to their address.
+    let mut flooders = Vec::new();
+    for flood in floods {
+        flooders.push((server.join("").await.socket, flood));
+    }
+    for (flooder, (first, frame)) in flooders {
         let closed = async {
             // It goes on while it is told to stop.
             let (mut sink, mut stream) = flooder.split();
             let flood = async {
+                let _ = sink.send(first).await;
                 for _ in 0..ATTEMPTS_MAX {
                     if sink.send(frame.clone()).await.is_err() {
                         break;
@@ -242,6 +260,47 @@ async fn who_sends_over_socket_io_and_leaves_at_once_has_the_same_limits() {
         (stored + refused >= 200).then_some(()).filter(|()| refused > 0)
     })
     .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_floods_socket_io_with_events_that_nobody_knows_is_let_go() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    let mut client = Client::connect(&server, json!({})).await;
+    for _ in 0..700 {
+        client.emit("nothing", json!({})).await;
+    }
+    while let Some(packet) = client.packet().await.filter(|packet| packet != "41") {
+        assert!(packet.starts_with("42"), "{packet}");
+    }
+    assert!(server.metric(r#"corriente_refusals_total{reason="requests per address"}"#).await > 400);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn each_packet_of_a_payload_counts() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    let session = "/socket.io/?EIO=4&transport=polling";
+    let opened = server.fetch(session).await;
+    let sid = opened.header("engine-io-sid").to_owned();
+    let post = server.request(Method::POST, &format!("{session}&sid={sid}")).body(["3"; 50].join("\x1e"));
+    Answer::to(post).await.expect_problem(429, "too-many");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_that_poll_count_for_their_address_and_others_have_theirs() {
+    let server = TestServer::start_with(&["--connections-per-address-max", "5"]).await;
+    let open = "/socket.io/?EIO=4&transport=polling";
+    assert_eq!(server.fetch(open).await.status, 200);
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(server.fetch(open).await.status.as_u16());
+    }
+    assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
+    assert!(server.metric(r#"corriente_refusals_total{reason="connections"}"#).await >= 1);
+    let other = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    assert_eq!(other.get(format!("{}{open}", server.url)).send().await.unwrap().status(), 200);
     server.stop().await;
 }
 

@@ -27,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{command::Command, joined::Joined};
 use crate::{
-    listener::{ClientNetwork, ClientStream, Upgrade},
+    listener::{ClientNetwork, ClientStream, Guest, GuestBook, Upgrade},
     problem::Problem,
+    rates::Rates,
     sessions::{
         handshake::{accept, check},
         wire::Outgoing,
     },
-    telemetry::{Counted, Metrics},
+    telemetry::{Counted, Metrics, ReasonLabels},
 };
 
 /// How long the body of a request may take to come.
@@ -53,6 +54,8 @@ pub struct EngineIo<S> {
     service: Arc<S>,
     payload_bytes_max: usize,
     places: Arc<Semaphore>,
+    /// `None`: packets are not counted.
+    rates: Option<Rates>,
     metrics: Metrics,
     stop: CancellationToken,
 }
@@ -64,6 +67,8 @@ pub(super) struct Admission {
     /// Who began it.
     pub(super) network: ClientNetwork,
     _place: OwnedSemaphorePermit,
+    /// A session that polls has no connection that counts for its client as long as it lasts.
+    _guest: Option<Guest>,
     _counted: Counted,
 }
 
@@ -76,15 +81,42 @@ impl<S> EngineIo<S> {
         metrics: &Metrics,
         stop: CancellationToken,
     ) -> Self {
-        Self { service: Arc::new(service), payload_bytes_max, places, metrics: metrics.clone(), stop }
+        Self { service: Arc::new(service), payload_bytes_max, places, rates: None, metrics: metrics.clone(), stop }
     }
 
-    fn admit(&self, request: &Request) -> Result<Arc<Admission>, Problem> {
+    /// Counts with these what comes in the payloads of requests.
+    pub fn with_rates(mut self, rates: Rates) -> Self {
+        self.rates = Some(rates);
+        self
+    }
+
+    /// The packets of a payload that nobody else counts: the first one is the request, and events are commands, which are
+    /// counted when they are looked at.
+    fn count_packets(&self, network: ClientNetwork, payload: &str) -> Result<(), Problem> {
+        let Some(rates) = &self.rates else {
+            return Ok(());
+        };
+        let is_event = |packet: &&str| packet.starts_with("42") && !packet.starts_with("42/");
+        let others = payload.split('\x1e').skip(1).filter(|packet| !is_event(packet));
+        for _ in others {
+            rates.request(network)?;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, request: &Request, is_connection: bool) -> Result<Arc<Admission>, Problem> {
+        let book = request.data::<GuestBook>().filter(|_| !is_connection);
+        let _guest = book.map(|book| book.admit().ok_or_else(|| self.too_many())).transpose()?;
         let place = self.places.clone().try_acquire_owned();
         let _place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
         let _counted = Counted::connection(&self.metrics, "socket.io");
         let network = ClientNetwork::of_request(request);
-        Ok(Arc::new(Admission { commands: Mutex::default(), network, _place, _counted }))
+        Ok(Arc::new(Admission { commands: Mutex::default(), network, _place, _guest, _counted }))
+    }
+
+    fn too_many(&self) -> Problem {
+        self.metrics.refusals.get_or_create(&ReasonLabels { reason: "connections" }).inc();
+        Problem::unavailable("there are too many sessions and connections from your address; close some")
     }
 
     /// The body of a request, which is text.
@@ -101,7 +133,7 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session that polls.
     async fn begin(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, request.uri().clone(), String::new());
-        opening.extensions_mut().insert(self.admit(request)?);
+        opening.extensions_mut().insert(self.admit(request, false)?);
         let mut answer = self.service.ask(opening).await?;
         // Else it is none, and says why.
         if answer.status() == StatusCode::OK {
@@ -118,7 +150,7 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session, and lets the request's own connection join it.
     async fn begin_websocket(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, with_transport(request.uri(), "polling")?, String::new());
-        opening.extensions_mut().insert(self.admit(request)?);
+        opening.extensions_mut().insert(self.admit(request, true)?);
         check(request.headers())?;
         let refused = self.service.ask(opening).await?;
         if refused.status() != StatusCode::OK {
@@ -162,6 +194,7 @@ impl<S: Library> Endpoint for EngineIo<S> {
             return if is_websocket { self.begin_websocket(&request).await } else { self.begin(&request).await };
         }
         let body = self.text_of(&mut request).await?;
+        self.count_packets(ClientNetwork::of_request(&request), &body)?;
         let mut translated = translated(&request, request.uri().clone(), body);
         if is_upgrade {
             check(request.headers())?;

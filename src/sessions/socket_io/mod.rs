@@ -7,7 +7,12 @@ mod joined;
 mod room;
 mod session;
 
-use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::ready,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use poem::{Endpoint, Response};
 use serde_json::Value;
@@ -27,6 +32,10 @@ use tracing::debug;
 pub use engine::EngineIo;
 
 use super::{Sessions, wire::MESSAGE_BYTES_MAX};
+use crate::{
+    listener::ClientNetwork,
+    rates::{Patience, Rates},
+};
 use command::{Answer, Command, Kind};
 use engine::Admission;
 use session::Session;
@@ -89,8 +98,9 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
         }
     };
     // Before the client hears that it is connected, and so before anything of it can come.
-    let connecting = |socket: SocketRef| {
-        listen(&socket);
+    let rates = sessions.rates.clone();
+    let connecting = move |socket: SocketRef| {
+        listen(&socket, &rates);
         ready(Ok::<(), Infallible>(()))
     };
     io.ns("/", connected.with(connecting));
@@ -102,42 +112,71 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
     });
     let (places, stop) = (sessions.places.clone(), sessions.stop.clone());
     EngineIo::new(service, places, PAYLOAD_BYTES_MAX as usize, &sessions.metrics, stop)
+        .with_rates(sessions.rates.clone())
+}
+
+/// Counts events that no session looks at, and lets a client go that sends more and more of them.
+#[derive(Clone)]
+struct Unheard {
+    rates: Rates,
+    network: ClientNetwork,
+    patience: Arc<Mutex<Patience>>,
+}
+
+impl Unheard {
+    fn count(&self, socket: SocketRef) {
+        let lose = || self.patience.lock().unwrap_or_else(PoisonError::into_inner).lose();
+        if self.rates.request(self.network).is_err() && lose().is_err() {
+            // It is closed already, or it is now.
+            let _ = socket.disconnect();
+        }
+    }
 }
 
 /// Takes the commands of a client, in their order: the library would run a handler for each at once.
-fn listen(socket: &SocketRef) {
+fn listen(socket: &SocketRef, rates: &Rates) {
     let Some(admission) = admission_of(socket) else {
         return;
     };
     let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
     let room = Arc::new(Semaphore::new(COMMANDS_WAITING_BYTES_MAX));
-    *admission.commands.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(receiver);
+    *admission.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+    let unheard = Unheard { rates: rates.clone(), network: admission.network, patience: Arc::default() };
     for kind in Kind::ALL {
-        let (commands, room) = (commands.clone(), room.clone());
-        let take = move |TryData(data): TryData<Value>, ack: AckSender, IsAwaited(is_awaited): IsAwaited| {
-            let answer = Answer { ack, is_awaited };
-            let text = data.unwrap_or_default().to_string().into_boxed_str();
-            // What can not be kept is answered at once. Without room for that its client hears nothing, and sends again.
-            let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
-            match room.clone().try_acquire_many_owned(bytes) {
-                Ok(room) => {
-                    if let Err(error) = commands.try_send(Command { kind, text, _room: room, answer }) {
-                        error.into_inner().answer.refuse();
+        let (commands, room, unheard) = (commands.clone(), room.clone(), unheard.clone());
+        let take =
+            move |from: SocketRef, TryData(data): TryData<Value>, ack: AckSender, IsAwaited(is_awaited): IsAwaited| {
+                let answer = Answer { ack, is_awaited };
+                let text = data.unwrap_or_default().to_string().into_boxed_str();
+                // What can not be kept is answered at once. Without room for that its client hears nothing, and sends again.
+                let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                match room.clone().try_acquire_many_owned(bytes) {
+                    Ok(room) => {
+                        if let Err(error) = commands.try_send(Command { kind, text, _room: room, answer }) {
+                            error.into_inner().answer.refuse();
+                            unheard.count(from);
+                        }
+                    }
+                    Err(_) => {
+                        answer.refuse();
+                        unheard.count(from);
                     }
                 }
-                Err(_) => answer.refuse(),
-            }
-            ready(())
-        };
+                ready(())
+            };
         socket.on(kind.event(), take);
     }
+    socket.on_fallback(move |from: SocketRef| {
+        unheard.count(from);
+        ready(())
+    });
 }
 
 fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: &TaskTracker) {
     let Some(admission) = admission_of(&socket) else {
         return;
     };
-    let commands = admission.commands.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let commands = admission.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(commands) = commands else {
         return;
     };
