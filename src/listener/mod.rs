@@ -26,7 +26,7 @@ pub use answers::bound_answer;
 pub use guests::{Guest, GuestBook};
 pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;
-pub use stream::{ClientStream, Upgrade};
+pub use stream::{ClientStream, Inspector, Upgrade};
 
 use crate::telemetry::{Metrics, ReasonLabels, Seldom, show_from_start};
 use answers::Answers;

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -22,18 +22,40 @@ use tokio::{
 
 use super::guests::Guest;
 
+/// Looks at what a client sends, before anybody else does. An error ends the connection.
+pub type Inspector = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// Where a connection has its inspector, if it gets one. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Inspection(Arc<OnceLock<Mutex<Inspector>>>);
+
+impl Inspection {
+    fn show(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.0.get() {
+            Some(inspector) => inspector.lock().unwrap_or_else(PoisonError::into_inner)(bytes),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Stands in the extensions of a request that asks for another protocol. Whoever answers it with 101 can have the
 /// connection itself, without the layers that hyper and Poem put around it: those cost a lock and a copy per write.
 #[derive(Clone)]
 pub struct Upgrade {
     upgrade: Arc<Mutex<Option<OnUpgrade>>>,
+    inspection: Inspection,
     /// The place of a client behind a proxy.
     guest: Option<Arc<Guest>>,
 }
 
 impl Upgrade {
-    pub(super) fn new(upgrade: OnUpgrade, guest: Option<Arc<Guest>>) -> Self {
-        Self { upgrade: Arc::new(Mutex::new(Some(upgrade))), guest }
+    pub(super) fn new(upgrade: OnUpgrade, inspection: Inspection, guest: Option<Arc<Guest>>) -> Self {
+        Self { upgrade: Arc::new(Mutex::new(Some(upgrade))), inspection, guest }
+    }
+
+    /// Shows all that the client sends from now on to `inspector`, also where a library reads it. Only the first one counts.
+    pub fn inspect(&self, inspector: Inspector) {
+        let _ = self.inspection.0.set(Mutex::new(inspector));
     }
 
     /// What hyper gave, for a library that speaks to hyper itself; `None` when it was given away before.
@@ -49,6 +71,7 @@ impl Upgrade {
             let upgraded = timeout(patience, upgrade?).await.ok()?.ok()?;
             let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
             let mut stream = parts.io.into_inner();
+            stream.inspection.show(&parts.read_buf).ok()?;
             (stream.unread, stream.life, stream._behind_proxy) = (parts.read_buf, None, guest);
             Some(stream)
         }
@@ -85,6 +108,7 @@ pub struct ClientStream {
     stream: TcpStream,
     /// What was read of the next protocol together with the last request.
     unread: Bytes,
+    inspection: Inspection,
     /// `None` after HTTP: what comes then has deadlines of its own.
     life: Option<Arc<Life>>,
     _guest: Guest,
@@ -93,8 +117,8 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, life: Arc<Life>, guest: Guest) -> Self {
-        Self { stream, unread: Bytes::new(), life: Some(life), _guest: guest, _behind_proxy: None }
+    pub(super) fn new(stream: TcpStream, inspection: Inspection, life: Arc<Life>, guest: Guest) -> Self {
+        Self { stream, unread: Bytes::new(), inspection, life: Some(life), _guest: guest, _behind_proxy: None }
     }
 
     fn note(&self, moved: &Poll<io::Result<usize>>) {
@@ -114,7 +138,7 @@ impl AsyncRead for ClientStream {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.note(&Poll::Ready(Ok(buf.filled().len() - before)));
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.inspection.show(&buf.filled()[before..]))
     }
 }
 

@@ -278,6 +278,39 @@ async fn who_floods_socket_io_with_events_that_nobody_knows_is_let_go() {
 }
 
 #[tokio::test]
+async fn who_floods_socket_io_with_pongs_or_acknowledgements_is_cut_also_after_an_upgrade() {
+    for (packet, is_upgraded) in [("3", false), ("431[]", false), ("431[]", true)] {
+        let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+        let mut url = format!("{}/socket.io/?EIO=4&transport=websocket", server.url.replacen("http", "ws", 1));
+        let mut hello = vec!["40"];
+        if is_upgraded {
+            let opened = server.fetch("/socket.io/?EIO=4&transport=polling").await;
+            url = format!("{url}&sid={}", opened.header("engine-io-sid"));
+            hello = vec!["2probe", "5", "40"];
+        }
+        let (mut socket, _) = connect_async(url).await.unwrap();
+        for packet in hello {
+            socket.send(Message::text(packet)).await.unwrap();
+        }
+        eventually("it answers", async || {
+            socket.next().await.unwrap().unwrap().to_text().unwrap().starts_with("40").then_some(())
+        })
+        .await;
+        // Many frames at once, as long as it takes them.
+        let flood = async {
+            for _ in 0..ATTEMPTS_MAX {
+                if socket.send(Message::text(packet)).await.is_err() {
+                    return;
+                }
+            }
+            panic!("{ATTEMPTS_MAX} times {packet} were not too much");
+        };
+        timeout(Duration::from_secs(PATIENCE_SECS), flood).await.expect("the flood is ended");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn each_packet_of_a_payload_counts() {
     let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
     let session = "/socket.io/?EIO=4&transport=polling";

@@ -25,7 +25,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{command::Command, joined::Joined};
+use super::{
+    command::Command,
+    joined::Joined,
+    packets::{inspector, is_event},
+};
 use crate::{
     listener::{ClientNetwork, ClientStream, Guest, GuestBook, Upgrade},
     problem::Problem,
@@ -96,12 +100,17 @@ impl<S> EngineIo<S> {
         let Some(rates) = &self.rates else {
             return Ok(());
         };
-        let is_event = |packet: &&str| packet.starts_with("42") && !packet.starts_with("42/");
         let others = payload.split('\x1e').skip(1).filter(|packet| !is_event(packet));
         for _ in others {
             rates.request(network)?;
         }
         Ok(())
+    }
+
+    fn inspect(&self, upgrade: &Upgrade, request: &Request) {
+        if let Some(rates) = &self.rates {
+            upgrade.inspect(inspector(rates.clone(), ClientNetwork::of_request(request)));
+        }
     }
 
     fn admit(&self, request: &Request, is_connection: bool) -> Result<Arc<Admission>, Problem> {
@@ -164,6 +173,7 @@ impl<S: Library> EngineIo<S> {
         let mut leaving = translated(request, opened.uri(request.uri(), "polling")?, "1".to_owned());
         *leaving.method_mut() = Method::POST;
         let (upgrade, answer) = accept(request)?;
+        self.inspect(&upgrade, request);
         let service = self.service.clone();
         tokio::spawn(async move {
             let joined = async {
@@ -198,7 +208,10 @@ impl<S: Library> Endpoint for EngineIo<S> {
         let mut translated = translated(&request, request.uri().clone(), body);
         if is_upgrade {
             check(request.headers())?;
-            let upgrade = request.data::<Upgrade>().and_then(Upgrade::take);
+            let upgrade = request.data::<Upgrade>().and_then(|upgrade| {
+                self.inspect(upgrade, &request);
+                upgrade.take()
+            });
             let upgrade = upgrade.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "this can not be upgraded"))?;
             // To hyper's own, not as a bare stream: the library then closes a session whose upgrade fails.
             translated.extensions_mut().insert(upgrade);

@@ -4,6 +4,7 @@ mod command;
 mod engine;
 mod following;
 mod joined;
+mod packets;
 mod room;
 mod session;
 
