@@ -5,13 +5,17 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::sessions::{CloseEntry, FrameEntry, Speaker, closes, frame_schemas, frames, schema_name};
+use crate::{
+    base_path::BasePath,
+    sessions::{CloseEntry, FrameEntry, Speaker, closes, frame_schemas, frames, schema_name},
+};
 
 /// The schemas that the frames share with the REST API.
 const SHARED: [&str; 5] = ["Message", "NewMessage", "Topic", "Problem", "FieldError"];
 
-/// The document, as YAML. `openapi` is the other one, which has some of the schemas.
-pub fn document(openapi: &Value) -> String {
+/// The document, as YAML. `openapi` is the other one, which has some of the schemas; everything is below `base`.
+pub fn document(openapi: &Value, base: &BasePath) -> String {
+    let server = |protocol, description, tag| server(base, protocol, description, tag);
     let document = json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -61,14 +65,18 @@ with each failure, from half a second up to 15.
 - **On `reset`**, load the history again and connect with its cursor.
 - **Take 65 seconds of silence for a dead connection.**";
 
-fn server(protocol: &str, description: &str, tag: &str) -> Value {
-    json!({
+fn server(base: &BasePath, protocol: &str, description: &str, tag: &str) -> Value {
+    let mut server = json!({
         "host": "{host}",
         "protocol": protocol,
         "description": description,
         "variables": { "host": { "default": "127.0.0.1:3000", "description": "Where the server listens." } },
         "tags": [{ "name": tag }],
-    })
+    });
+    if !base.as_str().is_empty() {
+        server["pathname"] = base.as_str().into();
+    }
+    server
 }
 
 fn websocket() -> Value {
@@ -110,14 +118,14 @@ fn events() -> Value {
         "description": "`event` is the frame's `type`, `data` the frame on one line, and `id` its cursor, which clients send \
             back as `Last-Event-ID`. At least one topic must be named.",
         "servers": [{ "$ref": "#/servers/http" }],
-        "messages": message_references(everywhere()),
+        "messages": message_references(told_as_events()),
         "tags": [{ "name": "sse" }],
     })
 }
 
 fn socket_io() -> Value {
-    let mut messages = message_references(everywhere());
-    for name in SOCKET_IO.iter().map(|(name, ..)| *name).chain(["error"]) {
+    let mut messages = message_references(told_over_socket_io());
+    for (name, ..) in SOCKET_IO {
         messages[name] = reference(&format!("#/components/messages/{name}"));
     }
     json!({
@@ -164,7 +172,8 @@ fn operations() -> Value {
             },
         })
     };
-    let told: Vec<&str> = everywhere().map(|frame| frame.kind).collect();
+    let kinds = |frame: &'static FrameEntry| frame.kind;
+    let told: Vec<&str> = told_as_events().map(kinds).collect();
     let mut events = send("events", "What happens is told as server-sent events", told.clone());
     let mut query = topics_in_query();
     query["after"] = json!({ "type": "string", "description": "Go on after this cursor, of any transport." });
@@ -172,12 +181,12 @@ fn operations() -> Value {
         "http": { "method": "GET", "query": { "type": "object", "properties": query }, "bindingVersion": "0.3.0" },
     });
     json!({
-        "tellOverWebSocket": send("websocket", "What happens is told", told.clone()),
+        "tellOverWebSocket": send("websocket", "What happens is told", told),
         "send": receive("websocket", "A client sends a message", "send", &["sent", "error"]),
         "subscribe": receive("websocket", "A client follows a topic", "subscribe", &["subscribed", "error"]),
         "unsubscribe": receive("websocket", "A client follows a topic no longer", "unsubscribe", &["unsubscribed", "error"]),
         "tellAsEvents": events,
-        "tellOverSocketIo": send("socketIo", "What happens is told", [told, vec!["error"]].concat()),
+        "tellOverSocketIo": send("socketIo", "What happens is told", told_over_socket_io().map(kinds).collect()),
         "socketIoMessage": receive("socketIo", "A client sends a message", "socketIoMessage", &["socketIoMessageAcknowledged"]),
         "socketIoSubscribe": receive("socketIo", "A client follows a topic", "socketIoSubscribe", &["socketIoTopicAcknowledged"]),
         "socketIoUnsubscribe": receive("socketIo", "A client follows a topic no longer", "socketIoUnsubscribe", &["socketIoTopicAcknowledged"]),
@@ -281,12 +290,18 @@ fn schemas(openapi: &Value) -> Value {
     schemas.into()
 }
 
-/// OpenAPI has one `example`, JSON Schema a list of `examples`.
+/// OpenAPI has one `example`, JSON Schema a list of `examples`; what is `nullable` there has one type more here.
 fn mend(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             if let Some(example) = fields.remove("example") {
                 fields.insert("examples".into(), json!([example]));
+            }
+            if fields.get("nullable") == Some(&Value::Bool(true)) {
+                fields.remove("nullable");
+                if let Some(kind) = fields.get_mut("type") {
+                    *kind = json!([kind.take(), "null"]);
+                }
             }
             fields.values_mut().for_each(mend);
         }
@@ -295,9 +310,12 @@ fn mend(schema: &mut Value) {
     }
 }
 
-/// The frames that every transport carries. All of them are the server's.
-fn everywhere() -> impl Iterator<Item = &'static FrameEntry> {
-    frames().iter().filter(|frame| frame.is_everywhere && frame.speaker == Speaker::Server)
+fn told_as_events() -> impl Iterator<Item = &'static FrameEntry> {
+    frames().iter().filter(|frame| frame.carriers.has_events() && frame.speaker == Speaker::Server)
+}
+
+fn told_over_socket_io() -> impl Iterator<Item = &'static FrameEntry> {
+    frames().iter().filter(|frame| frame.carriers.has_socket_io() && frame.speaker == Speaker::Server)
 }
 
 fn message_references<'a>(frames: impl Iterator<Item = &'a FrameEntry>) -> Value {

@@ -22,7 +22,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
 #[oai(rename = "Problem", skip_serializing_if_is_none, example)]
 pub struct Problem {
-    /// Which kind of problem: stable, for programs. For people it leads to a page that says what to do.
+    /// Which kind of problem: for programs, and the same on every server. For people it is the path, below the base path
+    /// if there is one, of a page that says what to do.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     pub kind: String,
@@ -49,7 +50,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
 const RETRY_AFTER_SECS: u32 = 2;
 
-/// A kind of problem. The page `/problems/NAME`, which its `type` leads to, says what to do about it.
+/// A kind of problem. The page `/problems/NAME`, of which its `type` is the path, says what to do about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// The last part of its `type`.

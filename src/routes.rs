@@ -81,7 +81,7 @@ pub fn routes(
         let docs = docs.clone();
         get(make_sync(move |request| docs.page(request.headers())))
     };
-    let asyncapi = Bytes::from(asyncapi::document(&serde_json::from_str(&service.spec()).unwrap_or_default()));
+    let asyncapi = Bytes::from(asyncapi::document(&serde_json::from_str(&service.spec()).unwrap_or_default(), &base));
     // Each is given what it works with, and no other request pays for that.
     let room = get(pages::show_room).post(pages::post_room).data(pages.clone());
     let inbox = get(pages::show_inbox).post(pages::post_inbox).data(pages.clone());

@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("requests", &[]),
     ("api", &["base_path", "listener", "mongo", "presence", "problem", "rates", "readiness", "vitals", "watcher"]),
     ("sessions", &["feed", "listener", "mongo", "presence", "problem", "rates", "replay", "watcher"]),
-    ("asyncapi", &["sessions"]),
+    ("asyncapi", &["base_path", "sessions"]),
     ("pages", &["base_path", "listener", "mongo", "presence", "problem", "rates", "sessions", "vitals", "watcher"]),
     ("listener", &[]),
     ("config", &["base_path", "feed", "listener", "mongo", "origin", "rates", "replay"]),

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     base_path::BasePath,
     problem::{KINDS, Kind},
-    sessions::{CloseEntry, FrameEntry, Speaker, closes, frames},
+    sessions::{Carriers, CloseEntry, FrameEntry, Speaker, closes, frames},
 };
 
 #[derive(Template)]
@@ -29,7 +29,7 @@ struct RealtimePage<'a> {
 struct FrameRow {
     kind: &'static str,
     meaning: &'static str,
-    is_everywhere: bool,
+    carriers: &'static str,
     /// One line of JSON each.
     examples: Vec<String>,
 }
@@ -48,7 +48,12 @@ pub(crate) fn show_realtime(visitor: Visitor) -> Response {
     let row = |frame: &'static FrameEntry| FrameRow {
         kind: frame.kind,
         meaning: texts.realtime.frames.get(frame.kind).map_or(frame.meaning, String::as_str),
-        is_everywhere: frame.is_everywhere,
+        carriers: match frame.carriers {
+            Carriers::All => &texts.realtime.everywhere,
+            Carriers::Streams => &texts.realtime.all_streams,
+            Carriers::Sockets => &texts.realtime.all_sockets,
+            Carriers::WebSocket => &texts.realtime.only_websocket,
+        },
         examples: frame.examples.iter().map(ToString::to_string).collect(),
     };
     let side = |speaker| frames().iter().filter(|frame| frame.speaker == speaker).map(row).collect();
@@ -75,7 +80,7 @@ struct ProblemPage<'a> {
     text: &'static str,
 }
 
-/// `GET /problems/NAME`: where the `type` of a problem leads to.
+/// `GET /problems/NAME`: the page that the `type` of a problem is the path of.
 #[handler]
 pub(crate) fn show_problem(Path(name): Path<String>, visitor: Visitor) -> Result<Response> {
     let texts = visitor.language.texts();

@@ -149,6 +149,8 @@ pub(super) struct RealtimeTexts {
     pub(super) example: String,
     pub(super) use_example: String,
     pub(super) everywhere: String,
+    pub(super) all_streams: String,
+    pub(super) all_sockets: String,
     pub(super) only_websocket: String,
     pub(super) close_codes: String,
     pub(super) close_code: String,

@@ -23,6 +23,31 @@ pub enum Speaker {
     Client,
 }
 
+/// Over which transports a frame comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carriers {
+    /// All of them.
+    All,
+    /// Those that stay open: all but `/api/changes`, whose answer ends and has a cursor of its own.
+    Streams,
+    /// The WebSocket and Socket.IO.
+    Sockets,
+    /// The WebSocket alone: over Socket.IO the same is an event of another name, or an acknowledgement.
+    WebSocket,
+}
+
+impl Carriers {
+    /// Whether server-sent events are among them.
+    pub fn has_events(self) -> bool {
+        matches!(self, Carriers::All | Carriers::Streams)
+    }
+
+    /// Whether Socket.IO is.
+    pub fn has_socket_io(self) -> bool {
+        self != Carriers::WebSocket
+    }
+}
+
 /// A kind of frame.
 #[derive(Debug)]
 pub struct FrameEntry {
@@ -34,8 +59,8 @@ pub struct FrameEntry {
     pub meaning: &'static str,
     /// Its fields besides `type`.
     pub fields: &'static [Field],
-    /// Whether it is part of every transport, or of the WebSocket alone.
-    pub is_everywhere: bool,
+    /// Over which transports it comes.
+    pub carriers: Carriers,
     /// At least one, as it is on the wire.
     pub examples: Vec<Value>,
 }
@@ -85,9 +110,9 @@ pub struct CloseEntry {
 pub fn frames() -> &'static [FrameEntry] {
     static FRAMES: LazyLock<Vec<FrameEntry>> = LazyLock::new(|| {
         let said: Vec<Value> = spoken_by_server().into_iter().chain(said_by_clients()).collect();
-        let entry = |&(kind, speaker, is_everywhere, meaning, fields): &Row| {
+        let entry = |&(kind, speaker, carriers, meaning, fields): &Row| {
             let examples = said.iter().filter(|frame| frame["type"] == kind).cloned().collect();
-            FrameEntry { kind, speaker, meaning, fields, is_everywhere, examples }
+            FrameEntry { kind, speaker, meaning, fields, carriers, examples }
         };
         ROWS.iter().map(entry).collect()
     });
@@ -102,8 +127,8 @@ pub fn closes() -> impl Iterator<Item = CloseEntry> {
     })
 }
 
-/// A frame's `type`, who says it, whether over every transport, what it means, and its other fields.
-type Row = (&'static str, Speaker, bool, &'static str, &'static [Field]);
+/// A frame's `type`, who says it, over which transports, what it means, and its other fields.
+type Row = (&'static str, Speaker, Carriers, &'static str, &'static [Field]);
 
 const fn always(name: &'static str, holds: Holds) -> Field {
     Field { name, is_required: true, holds }
@@ -120,62 +145,80 @@ const ONE_TOPIC: [Field; 3] =
     [sometimes("room", Holds::Room), sometimes("inbox", Holds::Inbox), sometimes("all", Holds::All)];
 
 const ROWS: [Row; 13] = [
-    ("created", Speaker::Server, true, "The message entered the topics that are followed.", &[CURSOR, TOPICS, MESSAGE]),
+    (
+        "created",
+        Speaker::Server,
+        Carriers::All,
+        "The message entered the topics that are followed.",
+        &[CURSOR, TOPICS, MESSAGE],
+    ),
     (
         "updated",
         Speaker::Server,
-        true,
+        Carriers::All,
         "The message stayed within the topics that are followed. It is given as it is now.",
         &[CURSOR, TOPICS, MESSAGE],
     ),
     (
         "deleted",
         Speaker::Server,
-        true,
+        Carriers::All,
         "The message left the topics that are followed, or is gone. `topics` is empty when it is not known where it was.",
         &[CURSOR, TOPICS, always("id", Holds::Id)],
     ),
-    ("ready", Speaker::Server, true, "Everything that was missed has been told; from here on it is live.", &[CURSOR]),
+    (
+        "ready",
+        Speaker::Server,
+        Carriers::Streams,
+        "Everything that was missed has been told; from here on it is live.",
+        &[CURSOR],
+    ),
     (
         "position",
         Speaker::Server,
-        true,
+        Carriers::Streams,
         "Nothing new, but time moved: the place to come back with.",
         &[CURSOR, always("stream", Holds::Stream)],
     ),
     (
         "reset",
         Speaker::Server,
-        true,
+        Carriers::All,
         "What follows the cursor can not be told any more: load the history again and join with its cursor.",
         &[CURSOR, always("reason", Holds::Reason)],
     ),
     (
         "subscribed",
         Speaker::Server,
-        false,
+        Carriers::WebSocket,
         "The topic is followed from this cursor on. Load its history with `since=` the cursor.",
         &[always("topic", Holds::Topic), CURSOR],
     ),
-    ("unsubscribed", Speaker::Server, false, "The topic is not followed any longer.", &[always("topic", Holds::Topic)]),
+    (
+        "unsubscribed",
+        Speaker::Server,
+        Carriers::WebSocket,
+        "The topic is not followed any longer.",
+        &[always("topic", Holds::Topic)],
+    ),
     (
         "sent",
         Speaker::Server,
-        false,
+        Carriers::WebSocket,
         "The message is on the disks of a majority. It may come before or after the message's own `created`.",
         &[always("id", Holds::Id)],
     ),
     (
         "error",
         Speaker::Server,
-        false,
+        Carriers::Sockets,
         "A frame was refused, or the outcome of a `send` is unknown. `id` is that of the `send`, if it had one.",
         &[sometimes("id", Holds::Id), always("problem", Holds::Problem)],
     ),
     (
         "send",
         Speaker::Client,
-        false,
+        Carriers::WebSocket,
         "Stores a message. With an `id` of one's own, sending it again can not store it twice.",
         &[
             always("content", Holds::Content),
@@ -185,8 +228,14 @@ const ROWS: [Row; 13] = [
             sometimes("id", Holds::NewId),
         ],
     ),
-    ("subscribe", Speaker::Client, false, "Follows one more topic: a room, an inbox, or everything.", &ONE_TOPIC),
-    ("unsubscribe", Speaker::Client, false, "Follows one topic less.", &ONE_TOPIC),
+    (
+        "subscribe",
+        Speaker::Client,
+        Carriers::WebSocket,
+        "Follows one more topic: a room, an inbox, or everything.",
+        &ONE_TOPIC,
+    ),
+    ("unsubscribe", Speaker::Client, Carriers::WebSocket, "Follows one topic less.", &ONE_TOPIC),
 ];
 
 /// At least one of each that the server sends. Of the names and ids in it a test knows that they are such.

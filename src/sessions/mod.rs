@@ -18,7 +18,7 @@ mod subscription;
 mod websocket;
 mod wire;
 
-pub use catalogue::{CloseEntry, Field, FrameEntry, Speaker, closes, frames};
+pub use catalogue::{Carriers, CloseEntry, Field, FrameEntry, Speaker, closes, frames};
 pub use frame::{ClientFrame, FrameError};
 pub use handshake::accept;
 pub use live_api::LiveApi;

@@ -14,9 +14,9 @@ use crate::message::{CONTENT_CHARS_MAX, NAME_CHARS_MAX};
 /// A frame from the server, in name: it is written by `frame`, and here is what it looks like.
 pub(super) struct Frame;
 
-/// The frames that every transport sends: the others have no place in a document of HTTP alone.
+/// The frames that come over HTTP: the others have no place in its document.
 fn frames_of_http() -> impl Iterator<Item = &'static FrameEntry> {
-    frames().iter().filter(|frame| frame.is_everywhere)
+    frames().iter().filter(|frame| frame.carriers.has_events())
 }
 
 /// The schemas of all frames, for a document that has the schemas of OpenAPI already: by name.

@@ -48,6 +48,13 @@ async fn every_reference_leads_somewhere_and_every_example_fits_its_schema() {
         let pointer = reference.strip_prefix('#').expect("a reference within the document");
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     }
+    assert!(!document.to_string().contains("nullable"), "a word of OpenAPI, which JSON Schema does not know");
+    assert_eq!(document["components"]["schemas"]["NewMessage"]["properties"]["id"]["type"], json!(["string", "null"]));
+    let kinds = |channel: &str| -> BTreeSet<&str> {
+        document["channels"][channel]["messages"].as_object().unwrap().keys().map(String::as_str).collect()
+    };
+    assert_eq!(kinds("events"), ["created", "deleted", "position", "ready", "reset", "updated"].into());
+    assert!(kinds("socketIo").contains("error"));
     let mut examples = 0;
     for (name, message) in document["components"]["messages"].as_object().unwrap() {
         for example in message["examples"].as_array().into_iter().flatten() {
@@ -118,6 +125,15 @@ async fn the_page_about_live_events_shows_every_frame_and_close_code_of_the_docu
         for kind in document["channels"]["websocket"]["messages"].as_object().unwrap().keys() {
             assert!(page.text.contains(&format!("id=\"frame-{kind}\"")), "{kind} is not on the page");
         }
+        let tag = |kind: &str| {
+            let frame = page.text.split(&format!("id=\"frame-{kind}\"")).nth(1).unwrap();
+            frame.split("class=\"tag\">").nth(1).unwrap().split('<').next().unwrap().to_owned()
+        };
+        let is_everywhere = tag("created");
+        assert_ne!(tag("ready"), is_everywhere);
+        assert!(tag("ready").contains("/api/changes") && tag("position").contains("/api/changes"), "{}", tag("ready"));
+        assert_eq!((tag("deleted"), tag("reset")), (is_everywhere.clone(), is_everywhere));
+        assert!(tag("error").contains("Socket.IO") && !tag("send").contains("Socket.IO"), "{}", tag("error"));
         for close in document["channels"]["websocket"]["x-close-codes"].as_array().unwrap() {
             assert!(page.text.contains(&format!("id=\"close-{}\"", close["code"])), "{close} is not on the page");
         }

@@ -67,6 +67,11 @@ async fn programs_find_everything_under_the_path() {
     assert_eq!(older["messages"][0]["content"], "one");
     let openapi = server.fetch("/openapi.json").await.json();
     assert_eq!(openapi["servers"][0]["url"], BASE);
+    let asyncapi = server.fetch("/asyncapi.yaml").await.text;
+    let asyncapi: serde_json::Value = serde_yaml::from_str(&asyncapi).unwrap();
+    for (name, described) in asyncapi["servers"].as_object().unwrap() {
+        assert_eq!(described["pathname"], BASE, "{name}");
+    }
     let opened = server.fetch("/socket.io/?EIO=4&transport=polling").await;
     assert!(opened.status == 200 && opened.text.starts_with("0{"), "{opened:?}");
     assert!(!opened.header("engine-io-sid").is_empty(), "for a proxy, which reads headers");
@@ -75,6 +80,10 @@ async fn programs_find_everything_under_the_path() {
     // Of another site's page, here as at the root.
     let foreign = server.request(Method::GET, "/api/events?room=general").header("Origin", "https://evil.example");
     Answer::to(foreign).await.expect_problem(403, "forbidden");
+    // What a program compares is the same everywhere; the page for people is under the path.
+    let problem = server.fetch("/api/messages/nothing").await.json();
+    assert_eq!(problem["type"], "/problems/not-found");
+    assert_eq!(server.fetch("/problems/not-found").await.status, 200);
     server.stop().await;
 }
 

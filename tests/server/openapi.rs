@@ -238,13 +238,14 @@ pub fn check(spec: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(all) = schema["allOf"].as_array() {
         return all.iter().filter(|part| part.get("$ref").is_some()).for_each(|part| check(spec, part, value, place));
     }
-    if schema["nullable"] == true && value.is_null() {
+    let may_be_null = schema["nullable"] == true || schema["type"][1] == "null";
+    if may_be_null && value.is_null() {
         return;
     }
     if let Some(allowed) = schema["enum"].as_array() {
         assert!(allowed.contains(value), "{place}: {value} is none of {allowed:?}");
     }
-    match schema["type"].as_str() {
+    match schema["type"][0].as_str().or(schema["type"].as_str()) {
         Some("object") => {
             let fields = value.as_object().unwrap_or_else(|| panic!("{place}: {value}"));
             for name in schema["required"].as_array().into_iter().flatten() {
