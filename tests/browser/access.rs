@@ -134,7 +134,10 @@ async fn enter_chooses_a_word_while_an_input_method_composes_and_is_a_new_line_o
                 ana.wait_for_messages(&["日本"]).await;
                 // A touch keyboard has no Shift+Enter: there, Enter is the new line.
                 ana.tell_chrome("Emulation.setTouchEmulationEnabled", json!({ "enabled": true })).await;
+                let height = "return document.getElementById('content').offsetHeight";
+                let one_line: u32 = ana.ask(height).await;
                 ana.press("uno" + Key::Enter + "dos").await;
+                assert!(ana.ask::<u32>(height).await > one_line, "the field grows with its text");
                 assert_eq!(ana.field("content").await.prop("value").await.unwrap().as_deref(), Some("uno\ndos"));
                 ana.click("#send").await;
                 ana.wait_for_messages(&["日本", "uno\ndos"]).await;
@@ -196,6 +199,107 @@ async fn a_message_is_read_out_and_of_a_flood_only_its_number() {
                     ana.ask::<Vec<bool>>("return window.aloud").await.last() == Some(&true)
                 })
                 .await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_is_busy_while_older_messages_load_and_holds_nothing_that_is_pending() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let documents = (0..120).map(|n| doc! { "content": n.to_string(), "sender": "Luis", "date": DateTime::now() });
+        server.messages().insert_many(documents).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                // The first stop of the keyboard is in sight, and shows that it has the focus.
+                ana.press(Key::Tab + "").await;
+                let skip = "const link = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(link);
+                    const { top, left, width, height } = link.getBoundingClientRect();
+                    return [link.className, outlineStyle, parseFloat(outlineWidth), Math.min(top, left, width, height)]";
+                ana.wait("the link has come into sight, with a ring around it", async || {
+                    let (class, style, width, least): (String, String, f64, f64) = ana.ask(skip).await;
+                    class == "skip" && style == "solid" && width >= 2.0 && least >= 0.0
+                })
+                .await;
+                // Older messages that do not come before the test says so.
+                let hold = "const { fetch } = window; window.fetch = (...args) =>
+                    new Promise((resolve) => window.release = resolve).then(() => fetch(...args))";
+                ana.driver.execute(hold, Vec::new()).await.unwrap();
+                let busy = "return document.getElementById('log').getAttribute('aria-busy')";
+                assert_ne!(ana.ask::<Option<String>>(busy).await.as_deref(), Some("true"));
+                ana.driver.execute("document.querySelector('.older button').click()", Vec::new()).await.unwrap();
+                assert_eq!(ana.ask::<String>(busy).await, "true");
+                ana.driver.execute("release()", Vec::new()).await.unwrap();
+                ana.wait("it is not busy any more", async || ana.ask::<String>(busy).await == "false").await;
+                assert!(ana.messages().await.len() > 50);
+                // A message that does not leave is in sight, and is none of the conversation yet.
+                ana.driver.execute("WebSocket.prototype.send = () => {}", Vec::new()).await.unwrap();
+                ana.say("Ana", "under way").await;
+                ana.wait("it waits", async || ana.text_of("#outbox .pending").await.contains("under way")).await;
+                // It looks so only when it takes longer than a blink.
+                let delay = "return getComputedStyle(document.querySelector('#outbox .pending .state')).animationDelay";
+                assert_eq!(ana.ask::<String>(delay).await, "0.3s");
+                assert!(!ana.text_of("[role=log]").await.contains("under way"), "it is read out before it is stored");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_fits_phones_their_safe_areas_and_zoom() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        server.say("general", &"long ".repeat(200)).await;
+        server.say("general", &"x".repeat(500)).await;
+        chromium
+            .window(Window::default(), async |ana| {
+                // Who zooms to 400 percent has 320 pixels left; nobody is kept from zooming by hand.
+                for (width, height) in [(390, 844), (320, 640)] {
+                    let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": true });
+                    ana.tell_chrome("Emulation.setDeviceMetricsOverride", screen).await;
+                    ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                    let sizes = "const form = document.getElementById('composer').getBoundingClientRect();
+                        return [innerWidth, document.documentElement.scrollWidth, innerHeight, form.bottom, form.right]";
+                    let [inner_width, page_width, inner_height, bottom, right]: [f64; 5] = ana.ask(sizes).await;
+                    assert!((inner_width - f64::from(width)).abs() < 1.0, "{inner_width} of {width}: it is zoomed out");
+                    assert!(page_width <= inner_width && right <= inner_width + 0.5, "{page_width} of {width}");
+                    assert!(bottom <= inner_height + 0.5, "{width}: the form ends at {bottom} of {inner_height}");
+                }
+                let viewport = "return document.querySelector('meta[name=viewport]').content";
+                let viewport: String = ana.ask(viewport).await;
+                assert!(!viewport.contains("scalable") && !viewport.contains("maximum"), "{viewport}");
+                // Nothing lies under the bar at the bottom of a phone, or beside its camera.
+                let padding = "return parseFloat(getComputedStyle(document.getElementById('composer')).paddingBottom)";
+                assert!(ana.ask::<f64>(padding).await < 20.0);
+                let insets = json!({ "insets": { "bottom": 34, "right": 44 } });
+                ana.tell_chrome("Emulation.setSafeAreaInsetsOverride", insets).await;
+                ana.wait("the form keeps clear of it", async || ana.ask::<f64>(padding).await == 34.0).await;
+                let right = "return innerWidth - document.getElementById('composer').getBoundingClientRect().right";
+                assert!(ana.ask::<f64>(right).await >= 44.0);
+                // With the bars of the browser in sight there is less room than 100vh: the page asks for what there is.
+                let heights = "const heights = [];
+                    for (const { cssRules } of document.styleSheets) (function look(rules) {
+                        for (const rule of rules) { if (rule.cssRules) look(rule.cssRules);
+                            if (rule.style?.height) heights.push(rule.style.height); }
+                    })(cssRules);
+                    return heights";
+                let heights: Vec<String> = ana.ask(heights).await;
+                assert!(heights.iter().any(|height| height == "100dvh"), "{heights:?}");
+                assert!(heights.iter().all(|height| height != "100vh"), "{heights:?}");
+                // Things move, but not for those who do not want it.
+                let moves = "return [...document.querySelectorAll('*')].map((part) => getComputedStyle(part)).filter(
+                    (style) => style.animationName !== 'none' || /[1-9]/.test(style.transitionDuration)).length";
+                for (wanted, is_still) in [("no-preference", false), ("reduce", true)] {
+                    let features = json!([{ "name": "prefers-reduced-motion", "value": wanted }]);
+                    ana.tell_chrome("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+                    assert_eq!(ana.ask::<u32>(moves).await == 0, is_still, "{wanted}");
+                }
             })
             .await;
         server.stop().await;

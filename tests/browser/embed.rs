@@ -1,5 +1,7 @@
 //! Pages of other sites use the browser module: the example of `examples/embed/`, as it is.
 
+use std::io;
+
 use mongodb::bson::{DateTime, doc};
 use poem::{
     EndpointExt, Route, Server, get, handler,
@@ -7,6 +9,7 @@ use poem::{
     web::{Data, Html},
 };
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::{
     chromium::{Window, with_chromium},
@@ -16,6 +19,33 @@ use crate::{
 /// Where the example expects the server.
 const SERVER_OF_EXAMPLE: &str = "http://127.0.0.1:3000";
 
+/// The example on an origin of its own, and the server that lets it in.
+struct Embedded {
+    origin: String,
+    server: TestServer,
+    site: JoinHandle<io::Result<()>>,
+}
+
+impl Embedded {
+    /// With what `change` makes of the example.
+    async fn start(change: impl FnOnce(String) -> String) -> Self {
+        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.expect("a port");
+        let address = acceptor.local_addr().remove(0);
+        let origin = format!("http://{}", address.as_socket_addr().expect("an address"));
+        let server = TestServer::start_with(&["--allow-origin", &origin]).await;
+        let page = include_str!("../../examples/embed/index.html").replace(SERVER_OF_EXAMPLE, &server.url);
+        assert_eq!(page.matches(&server.url).count(), 2, "the module and the API");
+        let site = Route::new().at("/", get(example)).data(change(page));
+        let site = tokio::spawn(Server::new_with_acceptor(acceptor).run(site));
+        Self { origin, server, site }
+    }
+
+    async fn stop(self) {
+        self.site.abort();
+        self.server.stop().await;
+    }
+}
+
 #[handler]
 fn example(Data(page): Data<&String>) -> Html<String> {
     Html(page.clone())
@@ -24,20 +54,14 @@ fn example(Data(page): Data<&String>) -> Html<String> {
 #[tokio::test]
 async fn a_page_of_another_origin_follows_a_room_and_writes_to_it() {
     with_chromium(async |chromium| {
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
-        let address = acceptor.local_addr().remove(0);
-        let origin = format!("http://{}", address.as_socket_addr().unwrap());
-        let server = TestServer::start_with(&["--allow-origin", &origin]).await;
-        let page = include_str!("../../examples/embed/index.html").replace(SERVER_OF_EXAMPLE, &server.url);
-        assert_eq!(page.matches(&server.url).count(), 2, "the module and the API");
-        let site = Server::new_with_acceptor(acceptor).run(Route::new().at("/", get(example)).data(page));
-        let site = tokio::spawn(site);
+        let embedded = Embedded::start(|page| page).await;
+        let server = &embedded.server;
         let messages = server.messages();
         let said = |content: &str| doc! { "content": content, "sender": "robot", "date": DateTime::now() };
         messages.insert_one(said("history")).await.unwrap();
         chromium
             .window(Window::default(), async |ana| {
-                ana.open(&origin).await;
+                ana.open(&embedded.origin).await;
                 let shows = async |expected: &[&str]| {
                     let rows: Vec<String> = ana
                         .ask("return [...document.querySelectorAll('[role=log] li')].map(row => row.innerText)")
@@ -60,8 +84,7 @@ async fn a_page_of_another_origin_follows_a_room_and_writes_to_it() {
                 ana.wait("it starts anew", async || shows(&["robot anew"]).await).await;
             })
             .await;
-        site.abort();
-        server.stop().await;
+        embedded.stop().await;
     })
     .await;
 }
@@ -69,15 +92,12 @@ async fn a_page_of_another_origin_follows_a_room_and_writes_to_it() {
 #[tokio::test]
 async fn the_example_loses_no_text_and_keeps_its_rows_in_bounds() {
     with_chromium(async |chromium| {
-        let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
-        let address = acceptor.local_addr().remove(0);
-        let origin = format!("http://{}", address.as_socket_addr().unwrap());
-        let server = TestServer::start_with(&["--allow-origin", &origin]).await;
-        let page = include_str!("../../examples/embed/index.html").replace(SERVER_OF_EXAMPLE, &server.url);
-        assert_eq!(page.matches("ROWS_MAX = 500").count(), 1);
-        let page = page.replace("ROWS_MAX = 500", "ROWS_MAX = 52");
-        let site = Server::new_with_acceptor(acceptor).run(Route::new().at("/", get(example)).data(page));
-        let site = tokio::spawn(site);
+        let embedded = Embedded::start(|page| {
+            assert_eq!(page.matches("ROWS_MAX = 500").count(), 1);
+            page.replace("ROWS_MAX = 500", "ROWS_MAX = 52")
+        })
+        .await;
+        let server = &embedded.server;
         let date = |n: i64| DateTime::from_millis(1_700_000_000_000 + n * 1_000);
         let said = |n: i64| doc! { "content": n.to_string(), "sender": "robot", "date": date(n) };
         server.messages().insert_many((0..60).map(said)).await.unwrap();
@@ -86,7 +106,7 @@ async fn the_example_loses_no_text_and_keeps_its_rows_in_bounds() {
                 // Nothing can be loaded at first: nothing can be sent into the void either.
                 ana.tell_chrome("Network.enable", json!({})).await;
                 ana.tell_chrome("Network.setBlockedURLs", json!({ "urls": ["*/api/messages*"] })).await;
-                ana.open(&origin).await;
+                ana.open(&embedded.origin).await;
                 ana.wait("it says so", async || ana.connection().await.starts_with("offline")).await;
                 assert!(ana.ask::<bool>("return document.getElementById('fields').disabled").await);
                 ana.tell_chrome("Network.setBlockedURLs", json!({ "urls": [] })).await;
@@ -119,8 +139,7 @@ async fn the_example_loses_no_text_and_keeps_its_rows_in_bounds() {
                 assert_eq!(ana.text_of("#waiting").await, "");
             })
             .await;
-        site.abort();
-        server.stop().await;
+        embedded.stop().await;
     })
     .await;
 }
@@ -138,6 +157,44 @@ async fn the_ids_that_the_module_makes_grow_and_can_not_be_guessed() {
                 assert!(ids.is_sorted_by(|one, other| one < other), "messages of one date stand in their order");
                 let ends: std::collections::BTreeSet<&str> = ids.iter().map(|id| &id[12..]).collect();
                 assert_eq!((ends.len(), ids[0].len()), (1_000, 24));
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_pauses_between_attempts_are_random_below_a_bound_that_doubles_up_to_15_seconds() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open(&format!("{}/nowhere", server.url)).await;
+                // A server that is never there, and a clock that does not wait.
+                let attempt = |share: f64| {
+                    format!(
+                        "const done = arguments[0]; import('/client.js').then(({{ connect }}) => {{
+                        Math.random = () => {share};
+                        window.WebSocket = class {{
+                            constructor() {{ queueMicrotask(() => this.onclose({{ code: 1006 }})); }}
+                            close() {{}} }};
+                        const pauses = [];
+                        window.setTimeout = (run, ms) => {{
+                            pauses.push(ms);
+                            if (pauses.length < 7) queueMicrotask(run);
+                            else {{ connection.close(); done(pauses); }} }};
+                        const connection = connect({{ topics: [{{ room: 'general' }}] }}); }})"
+                    )
+                };
+                for (share, expected) in [
+                    (1.0, [1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]),
+                    (0.5, [500, 1_000, 2_000, 4_000, 7_500, 7_500, 7_500]),
+                    (0.0, [0; 7]),
+                ] {
+                    let pauses = ana.driver.execute_async(attempt(share), Vec::new()).await.unwrap();
+                    assert_eq!(pauses.convert::<Vec<u32>>().unwrap(), expected, "{share} of the bound");
+                }
             })
             .await;
         server.stop().await;

@@ -183,6 +183,76 @@ async fn the_page_speaks_spanish_to_those_who_ask_for_it() {
 }
 
 #[tokio::test]
+async fn an_empty_place_teaches_how_it_is_filled() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                for (path, line) in [("/inbox/Ana", r#"recipient: "Ana""#), ("/rooms/new", r#"room: "new""#)] {
+                    ana.open_live(&format!("{}{path}", server.url)).await;
+                    let shown = ana.text_of(".empty pre").await;
+                    assert!(shown.starts_with("db.messages.insertOne({") && shown.contains(line), "{shown}");
+                }
+                ana.click("#search-link").await;
+                let hint = ana.text_of("#finder-results").await;
+                assert!(hint.contains("contains all of the words"), "{hint}");
+                server.say("new", "first").await;
+                ana.wait_for_messages(&["first"]).await;
+                assert_eq!(ana.text_of(".empty").await, "");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn days_and_times_are_those_of_the_reader_and_a_name_stands_once_over_a_group() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        // 2023-11-14, 22:13:20 in UTC.
+        let document = |(secs, sender): (i64, &str)| {
+            let date = mongodb::bson::DateTime::from_millis(1_700_000_000_000 + secs * 1_000);
+            doc! { "content": secs.to_string(), "sender": sender, "date": date }
+        };
+        let said = [(0, "Ana"), (299, "Ana"), (599, "Ana"), (600, "Luis"), (601, "Ana"), (4 * 3_600, "Ana")];
+        server.messages().insert_many(said.map(document)).await.unwrap();
+        server.say("general", "now").await;
+        for (spanish, days, times) in [
+            (false, ["Tuesday, November 14, 2023", "Wednesday, November 15, 2023"], ["5:13 PM", "9:13 PM"]),
+            (true, ["martes, 14 de noviembre de 2023", "miércoles, 15 de noviembre de 2023"], ["5:13 p.m.", "9:13 p.m."]),
+        ] {
+            chromium
+                .window(Window { spanish, ..Window::default() }, async |ana| {
+                    for (zone, days, time) in
+                        [("America/Lima", &days[..1], times[0]), ("Europe/Berlin", &days[..], "11:13")]
+                    {
+                        ana.tell_chrome("Emulation.setTimezoneOverride", json!({ "timezoneId": zone })).await;
+                        ana.open(&format!("{}/rooms/general", server.url)).await;
+                        let shown = "return [...document.querySelectorAll('.day time')].filter((day) => day.offsetParent)
+                            .map((day) => day.textContent)";
+                        // The last one is today: or was, if it is midnight just now.
+                        ana.wait("the days are there", async || {
+                            let shown: Vec<String> = ana.ask(shown).await;
+                            shown.len() == days.len() + 1 && shown[..days.len()] == *days
+                        })
+                        .await;
+                        let first = ana.text_of("article .when time").await.replace('\u{202F}', " ").replace('\u{A0}', " ");
+                        assert!(first.starts_with(time), "{first} in {zone}");
+                    }
+                    // Five minutes apart, or another's, is another group.
+                    let groups = "return [...document.querySelectorAll('#rows .row.first .text')].map((text) => text.textContent)";
+                    let groups: Vec<String> = ana.ask(groups).await;
+                    assert_eq!(groups, ["0", "599", "600", "601", "14400", "now"]);
+                })
+                .await;
+        }
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn older_messages_come_on_request_and_keep_the_order() {
     with_chromium(async |chromium| {
         let server = TestServer::start().await;
