@@ -237,7 +237,7 @@ async fn days_and_times_are_those_of_the_reader_and_a_name_stands_once_over_a_gr
                             shown.len() == days.len() + 1 && shown[..days.len()] == *days
                         })
                         .await;
-                        let first = ana.text_of("article .when time").await.replace('\u{202F}', " ").replace('\u{A0}', " ");
+                        let first = ana.text_of("article .when time").await.replace(['\u{202F}', '\u{A0}'], " ");
                         assert!(first.starts_with(time), "{first} in {zone}");
                     }
                     // Five minutes apart, or another's, is another group.
