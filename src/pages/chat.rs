@@ -193,7 +193,7 @@ impl Pages {
             inserted = self.inserter.insert(NewMessage { id: None, ..new }).await;
         }
         match inserted {
-            Ok(_) => sent_from(&self.base, &place, &sender, &sent),
+            Ok(_) => sent_from(&visitor, &place, &sender, &sent),
             Err(error @ (InsertError::Unknown { .. } | InsertError::Overloaded)) => {
                 let errors = FormErrors::of_form(texts.error_unavailable.clone());
                 let mut form = FormView::returned(sent, errors);
@@ -288,18 +288,19 @@ impl Pages {
     }
 }
 
-/// After a message was stored: back to the page, which knows the name and, in an inbox, the other person again.
-fn sent_from(base: &BasePath, place: &Place, sender: &UserName, sent: &SentForm) -> Response {
-    match place {
-        Place::Inbox(_) => answer::see_other(base, &format!("{}?to={}", place.path(), encoded(sent.recipient()))),
-        Place::Room(_) => {
-            let mut response = answer::see_other(base, &place.path());
-            if let Ok(cookie) = HeaderValue::try_from(remember(sender, base)) {
-                response.headers_mut().insert(header::SET_COOKIE, cookie);
-            }
-            response
-        }
+/// After a message was stored: back to the page, which knows the name and, in an inbox, the other person again. Whoever
+/// looks into an inbox is not its owner for that; whoever writes from it, and is known by no other name, is.
+fn sent_from(visitor: &Visitor, place: &Place, sender: &UserName, sent: &SentForm) -> Response {
+    let mut path = place.path();
+    if place.is_inbox() {
+        path = format!("{path}?to={}", encoded(sent.recipient()));
     }
+    let mut response = answer::see_other(&visitor.base, &path);
+    let is_remembered = !place.is_inbox() || visitor.name.is_none();
+    if is_remembered && let Ok(cookie) = HeaderValue::try_from(remember(sender, &visitor.base)) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
 /// What was read for a page.

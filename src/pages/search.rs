@@ -21,6 +21,7 @@ use crate::{base_path::BasePath, message::SearchWords};
 struct SearchPage<'a> {
     base: &'a BasePath,
     texts: &'static Texts,
+    script_texts: String,
     place: &'a Place,
     title: String,
     /// What was typed; empty before anything was.
@@ -46,6 +47,7 @@ impl Pages {
         let mut page = SearchPage {
             base: &self.base,
             texts,
+            script_texts: texts.script_json(),
             place,
             title: fill(&texts.page.search_in, "place", &place.title(texts)),
             rows: Vec::new(),

@@ -60,12 +60,12 @@ export class Composer {
       this.#fit();
     });
     sender.addEventListener("input", () => {
-      if (!place.inbox) rememberName(normaliseName(sender.value));
-      onName(this.name);
+      if (place.inbox) onName(this.name);
+      else this.#rename();
     });
     recipient.addEventListener("input", () => this.#showAudience());
-    if (!place.inbox) rememberName(normaliseName(sender.value));
-    onName(this.name);
+    if (place.inbox) onName(this.name);
+    else this.#rename();
   }
 
   /** Under which name its messages go; empty while there is none. */
@@ -84,11 +84,19 @@ export class Composer {
     if (this.note.classList.contains("error")) this.say("");
   }
 
+  /** The name in the field is the reader's, here and on the pages to come. */
+  #rename() {
+    rememberName(this.name);
+    this.onName(this.name);
+  }
+
   #submit() {
     const written = this.#check();
     if (!written) return;
     // The text moves on: the outbox shows and keeps it until it is confirmed, so the field is free for the next.
     this.onWritten(written);
+    // To look into an inbox makes nobody its owner; to write from it does, for whom no other name is known.
+    if (!storage.get("name")) this.#rename();
     this.last = written.content;
     this.#write("");
     if (!this.place.inbox) {

@@ -76,7 +76,7 @@ export function offerSearch(show) {
 }
 
 /** Times in the zone of the reader. The ids are those of the rows in the chat, and may stand once only. */
-function showLocally(found) {
+export function showLocally(found) {
   let previous = null;
   for (const li of found.querySelectorAll(".row")) {
     const row = new Row(li);

@@ -1,6 +1,7 @@
 //! Old messages are found again: by words, by a link, with a script and without.
 
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+use serde_json::json;
 
 use crate::{
     chromium::{Window, with_chromium},
@@ -60,6 +61,14 @@ async fn a_search_leads_to_a_message_amid_its_neighbours_and_on_to_the_newest() 
                 server.say("general", "and live again").await;
                 ana.wait("it is live", async || ana.messages().await.last().is_some_and(|last| last == "and live again"))
                     .await;
+                // The page of its own, as in another tab: its days and times are the reader's.
+                ana.tell_chrome("Emulation.setTimezoneOverride", json!({ "timezoneId": "America/Lima" })).await;
+                ana.open(&format!("{}/rooms/general?q=cancion", server.url)).await;
+                ana.wait("its day is the reader's", async || {
+                    ana.text_of("#found .day").await == "Tuesday, November 14, 2023"
+                })
+                .await;
+                assert!(ana.text_of("#found .when").await.starts_with("6:30"));
                 ana.open(&format!("{}/rooms/general?at={}", server.url, ObjectId::new())).await;
                 assert!(ana.text_of("h1").await.contains("not here"));
             })

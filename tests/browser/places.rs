@@ -256,3 +256,36 @@ async fn the_inbox_of_a_name_that_is_known_is_followed_from_the_beginning() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn whoever_writes_from_an_inbox_and_has_no_other_name_is_known_by_it() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        for without_javascript in [false, true] {
+            let window = Window { without_javascript, ..Window::default() };
+            chromium
+                .window(window, async |ana| {
+                    let name = async || ana.field("sender").await.prop("value").await.unwrap().unwrap_or_default();
+                    let inbox = |user: &str| format!("{}/inbox/{user}?to=Luis", server.url);
+                    let room = format!("{}/rooms/general", server.url);
+                    // To look makes nobody its owner.
+                    ana.open(&inbox("Ana")).await;
+                    ana.open(&room).await;
+                    assert_eq!(name().await, "");
+                    for (user, known) in [("Ana", "Ana"), ("Nora", "Ana")] {
+                        ana.open(&inbox(user)).await;
+                        assert_eq!(name().await, user);
+                        ana.fill("content", "hola").await;
+                        ana.click("#send").await;
+                        ana.wait("it is there", async || ana.text_of("[role=log]").await.contains("hola")).await;
+                        ana.open(&room).await;
+                        assert_eq!(name().await, known, "after {user}, without JavaScript: {without_javascript}");
+                    }
+                    server.messages().delete_many(doc! {}).await.unwrap();
+                })
+                .await;
+        }
+        server.stop().await;
+    })
+    .await;
+}
