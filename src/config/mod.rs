@@ -202,7 +202,8 @@ pub struct Config {
     #[arg(long, env = "REPLAYS_KEPT_BYTES_MAX", default_value_t = 256 * 1024 * 1024, value_parser = at_least_one())]
     pub replays_kept_bytes_max: usize,
 
-    /// The most topics that one connection can follow. The page follows 50 rooms at most, and each costs memory
+    /// The most topics that one connection can follow. The page follows 50 rooms at most, or as many as this leaves beside
+    /// its own place and an inbox; each costs memory
     #[arg(long, env = "TOPICS_MAX", default_value_t = 100, value_parser = at_least_one())]
     pub topics_max: usize,
 
