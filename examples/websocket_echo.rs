@@ -4,7 +4,7 @@
 use std::{env, time::Duration};
 
 use corriente::{
-    listener::{ClientStream, DoorLimits, FrontDoor},
+    listener::{ClientStream, DoorLimits, FrontDoor, SenderHeader},
     problem::Problem,
     sessions::{Incoming, Outgoing, ReadError, Socket, WriteError, accept},
     telemetry::Metrics,
@@ -35,6 +35,7 @@ pub async fn run(listener: TcpListener) {
         silence_max: SILENCE_MAX,
         answers_bytes_max: 1 << 28,
         trusted_proxies: [].into(),
+        sender_header: SenderHeader::default(),
         bodies_bytes_max: 64 * 1024 * 1024,
     };
     let routes = Route::new().at("/*any", get(serve)).at("/", get(serve)).map_to_response();

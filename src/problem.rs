@@ -13,6 +13,7 @@ use poem_openapi::{
 use serde::Serialize;
 
 use crate::{
+    listener::NotSignedIn,
     message::FieldError,
     mongo::{InsertError, ReadError},
     rates::TooMany,
@@ -47,6 +48,8 @@ pub struct Problem {
 
 /// The media type of problems.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// What goes with a 401 (RFC 9110, 11.6.1). Browsers do not know the scheme, and so ask for no password that would be of no use.
+pub const CHALLENGE: &str = "Proxy realm=\"sign in at the proxy in front of this server\"";
 /// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
 const RETRY_AFTER_SECS: u32 = 2;
 
@@ -70,8 +73,9 @@ const INTERNAL: Kind = kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The 
 const OTHER: Kind = kind(StatusCode::BAD_REQUEST, "other", "The request was refused");
 
 /// Every kind, by its status: the first one of a status is meant by it.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 16] = [
     kind(StatusCode::BAD_REQUEST, "syntax", "The request can not be read"),
+    kind(StatusCode::UNAUTHORIZED, "not-signed-in", "It is not known who you are"),
     kind(StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
     kind(StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
     kind(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This can not be done here"),
@@ -172,6 +176,12 @@ impl From<TooMany> for Problem {
     }
 }
 
+impl From<NotSignedIn> for Problem {
+    fn from(reason: NotSignedIn) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, reason.to_string())
+    }
+}
+
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         Self::unavailable(error.to_string())
@@ -188,6 +198,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::UPGRADE_REQUIRED {
             // What the server would take instead (RFC 9110, 15.5.22 and RFC 6455, 4.4).
             response = response.header(header::UPGRADE, "websocket").header(header::SEC_WEBSOCKET_VERSION, "13");
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response = response.header(header::WWW_AUTHENTICATE, CHALLENGE);
         }
         // A problem has nothing in it that could fail to serialise.
         response.body(serde_json::to_vec(&self).map_or_else(|_| Body::empty(), Body::from))

@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("base_path", &[]),
     ("feed", &[]),
     ("mongo", &[]),
-    ("problem", &["mongo", "rates"]),
+    ("problem", &["listener", "mongo", "rates"]),
     ("rates", &["listener"]),
     ("origin", &["problem"]),
     ("replay", &["feed", "mongo"]),

@@ -4,7 +4,7 @@ use poem::{error::ResponseError, http::StatusCode};
 use poem_openapi::{ApiResponse, payload::Json};
 
 use super::body::{MessageBody, MessagesBody, PresenceBody, RoomsBody};
-use crate::problem::Problem;
+use crate::problem::{CHALLENGE, Problem};
 
 /// The message is durable on a majority.
 #[derive(ApiResponse)]
@@ -75,6 +75,14 @@ pub(super) enum SendFailure {
     /// The body is no JSON object.
     #[oai(status = 400, content_type = "application/problem+json")]
     Syntax(Json<Problem>),
+    /// People sign in at a proxy in front of this server, and you have not.
+    #[oai(status = 401, content_type = "application/problem+json")]
+    NotSignedIn(
+        Json<Problem>,
+        /// Where to sign in, for people.
+        #[oai(header = "WWW-Authenticate")]
+        String,
+    ),
     /// The server is for reading only.
     #[oai(status = 403, content_type = "application/problem+json")]
     Forbidden(Json<Problem>),
@@ -233,6 +241,7 @@ impl From<Problem> for SendFailure {
         let retry_after_secs = problem.retry_after_secs.unwrap_or(1);
         match problem.status {
             400 => Self::Syntax(Json(problem)),
+            401 => Self::NotSignedIn(Json(problem), CHALLENGE.into()),
             403 => Self::Forbidden(Json(problem)),
             408 => Self::Timeout(Json(problem)),
             409 => Self::Conflict(Json(problem)),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cursor::{ClusterTime, Cursor},
-    listener::ClientNetwork,
+    listener::{ClientNetwork, Writer},
     message::{Draft, MessageId, NewMessage, UserName},
     mongo::ReadError,
     problem::Problem,
@@ -49,12 +49,14 @@ impl MessagesApi {
         idempotency_key: Header<Option<String>>,
         headers: &HeaderMap,
         from: ClientNetwork,
+        writer: Writer,
     ) -> Result<SentAnswer, SendFailure> {
         // The framework takes a header of bytes that are no text for none, and a retry would then not be harmless.
         if idempotency_key.0.is_none() && headers.contains_key("Idempotency-Key") {
             return Err(Problem::invalid(field("Idempotency-Key", "must be printable ASCII")).into());
         }
         let draft = Draft::from_json(fields.0.0).map_err(Problem::invalid)?;
+        let draft = writer.sign(draft).map_err(Problem::from)?;
         let mut message = NewMessage::parse(draft).map_err(Problem::invalid)?;
         if let Some(key) = idempotency_key.0 {
             if message.id.is_some() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Config, KEEP_ALIVE_SECS, PER_ADDRESS_MAX, REPLAY_BYTES_MAX};
+use crate::listener::TrustedProxy;
 
 /// What MongoDB has no databases with in their names, on any system, and how long these may be, in bytes.
 const NOT_IN_DATABASES: &[char] = &['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?', '\0'];
@@ -60,6 +61,14 @@ impl Config {
                 ),
             );
         }
+        let is_proxied = self.trust_proxy.iter().any(|proxy| *proxy != TrustedProxy::Nobody);
+        expect(
+            is_proxied || !self.sender_header.is_set(),
+            format!(
+                "SENDER_HEADER ({}) is believed only in requests of a proxy that is trusted, and TRUST_PROXY names none, so that nobody could write: name the proxy by its address, or leave SENDER_HEADER out",
+                self.sender_header
+            ),
+        );
         let base = self.base_path.as_str();
         expect(
             !["/livez", "/readyz", "/metrics"].contains(&base),
@@ -123,6 +132,8 @@ mod tests {
             (&["--read-only", "--validator"], ["VALIDATOR", "READ_ONLY"]),
             (&["--read-only", "--pre-images"], ["PRE_IMAGES", "READ_ONLY"]),
             (&["--read-only", "--keep-days", "7"], ["KEEP_DAYS", "READ_ONLY"]),
+            (&["--sender-header", "X-User"], ["SENDER_HEADER (x-user)", "TRUST_PROXY"]),
+            (&["--sender-header", "X-User", "--trust-proxy", "false"], ["SENDER_HEADER", "TRUST_PROXY"]),
             (&["--collection", "system.x"], ["COLLECTION", "system.x"]),
             (&["--database", "a.b"], ["DATABASE", "a.b"]),
         ] {

@@ -17,7 +17,7 @@ pub use shown::{effective, uri_for_others};
 use crate::{
     base_path::BasePath,
     feed::LogLimits,
-    listener::{DoorLimits, TrustedProxy},
+    listener::{DoorLimits, SenderHeader, TrustedProxy},
     mongo::{QueueLimits, SchemaOptions},
     origin::AllowedOrigin,
     rates::RateLimits,
@@ -140,6 +140,12 @@ pub struct Config {
     #[arg(long, env = "TRUST_PROXY", value_delimiter = ',', num_args = 0..=1, default_missing_value = "true")]
     pub trust_proxy: Vec<TrustedProxy>,
 
+    /// The header in which the proxies of TRUST_PROXY say who has signed in, such as X-Auth-Request-Preferred-Username: every
+    /// message then has that name as its sender, and who is not signed in can only read. Unset: nobody signs in, and a
+    /// sender is a claim
+    #[arg(long, env = "SENDER_HEADER", default_value = "", hide_default_value = true)]
+    pub sender_header: SenderHeader,
+
     /// How many seconds a client may take to send the headers of a request, and how long a connection that has no
     /// request is kept. A phone on a bad line takes a few
     #[arg(long, env = "HEADER_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -242,6 +248,7 @@ impl Config {
             silence_max: Duration::from_secs(self.silence_secs),
             answers_bytes_max: self.answers_bytes_max,
             trusted_proxies: self.trust_proxy.as_slice().into(),
+            sender_header: self.sender_header.clone(),
             bodies_bytes_max: self.bodies_bytes_max,
         }
     }

@@ -77,7 +77,7 @@ where
 {
     /// Serves requests until the client goes, takes too long, or `stop`.
     pub(super) async fn serve(self, stream: TcpStream, guest: Guest, stop: CancellationToken) {
-        let DoorLimits { header_time_max, silence_max, trusted_proxies, .. } = self.limits;
+        let DoorLimits { header_time_max, silence_max, trusted_proxies, sender_header, .. } = self.limits;
         let Ok(local) = stream.local_addr() else {
             return;
         };
@@ -99,9 +99,11 @@ where
                 let client = if self.is_proxied {
                     client_of(&trusted_proxies, peer.ip(), request.headers())
                 } else {
-                    warn_of_stranger(&self.strangers, peer, &request);
+                    let is_claiming = is_forwarded(request.headers()) || sender_header.is_in(request.headers());
+                    warn_of_stranger(&self.strangers, peer, is_claiming);
                     peer.ip()
                 };
+                let writer = sender_header.take(request.headers_mut(), self.is_proxied);
                 // A connection may carry many requests at once, or those of many clients one after the other.
                 let is_one_of_many = request.version() >= http::Version::HTTP_2;
                 is_http_1.store(!is_one_of_many, Ordering::Relaxed);
@@ -119,6 +121,7 @@ where
                 let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());
                 let mut request = Request::from((request, local.clone(), remote, Scheme::HTTP));
                 request.set_data(GuestBook::new(self.guests.clone(), network));
+                request.set_data(writer);
                 request.set_data(Way { answers: answers.clone(), network, untaken: untaken.clone() });
                 let (endpoint, bodies, refusals) = (endpoint.clone(), self.bodies.clone(), self.refusals.clone());
                 async move {
@@ -168,10 +171,8 @@ where
 }
 
 /// All clients of a proxy that is not named look like one, and share what is meant for one.
-fn warn_of_stranger(strangers: &Seldom, peer: SocketAddr, request: &http::Request<Incoming>) {
-    if is_forwarded(request.headers())
-        && let Some(count) = strangers.count()
-    {
+fn warn_of_stranger(strangers: &Seldom, peer: SocketAddr, is_claiming: bool) {
+    if is_claiming && let Some(count) = strangers.count() {
         warn!(
             "{} names others for whom it asks ({count} requests so far), and is not believed: if it is your proxy, name it \
              with --trust-proxy, or all of its clients count as one",

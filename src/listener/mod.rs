@@ -1,4 +1,5 @@
-//! The front door: accepts connections, bounds them in number and in time, and hands their requests to the routes.
+//! The front door: accepts connections, bounds them in number and in time, finds out who asks, and hands their requests to
+//! the routes.
 //!
 //! Poem's own server does none of this: it lets small packets wait for each other, spins when the process is out of file
 //! descriptors, and waits for ever for a client that does not go on. So hyper serves the connections here.
@@ -10,6 +11,7 @@ mod guests;
 mod network;
 mod proxies;
 mod room;
+mod sign_in;
 mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -26,6 +28,7 @@ pub use answers::bound_answer;
 pub use guests::{Guest, GuestBook};
 pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;
+pub use sign_in::{NotSignedIn, SenderHeader, Writer};
 pub use stream::{ClientStream, Inspector, Upgrade};
 
 use crate::telemetry::{Metrics, ReasonLabels, Seldom, show_from_start};
@@ -39,7 +42,7 @@ const ACCEPT_PAUSE_MILLIS: u64 = 100;
 /// Descriptors that are kept for MongoDB's connections, files and the like.
 const DESCRIPTORS_KEPT: u64 = 256;
 
-/// Bounds of connections.
+/// Bounds of connections, and who is believed.
 #[derive(Debug, Clone)]
 pub struct DoorLimits {
     /// The most open connections.
@@ -54,6 +57,8 @@ pub struct DoorLimits {
     pub answers_bytes_max: usize,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Arc<[TrustedProxy]>,
+    /// Where these say who has signed in.
+    pub sender_header: SenderHeader,
     /// The most memory of the bodies of requests, in bytes.
     pub bodies_bytes_max: usize,
 }

@@ -22,9 +22,10 @@ use super::{
 };
 use crate::{
     base_path::BasePath,
-    listener::ClientNetwork,
+    listener::{ClientNetwork, Writer},
     message::{NewMessage, RoomName, UserName},
     mongo::{HistoryPlace, InsertError, ReadError},
+    problem::CHALLENGE,
 };
 
 /// What the two forms "open" ask for.
@@ -150,10 +151,13 @@ impl Pages {
         };
         match self.conversation(&place, &visitor, &part).await {
             Ok(Some(conversation)) => {
-                let to = query.to.unwrap_or_else(|| conversation.partner(&place));
+                let to = query.to.unwrap_or_else(|| conversation.partner(&place, &visitor));
                 let form = FormView::empty(&place, &visitor, to);
                 let mut page = self.page(&place, &visitor, form, Some(conversation));
                 page.is_refreshing = query.refresh.is_some() && page.after.is_empty();
+                if matches!(visitor.writer, Writer::Unknown(_)) {
+                    page.closed.get_or_insert(&page.texts.page.signed_out);
+                }
                 answer::page(StatusCode::OK, visitor.language, &page)
             }
             Ok(None) => errors::no_such_message(&visitor, &path),
@@ -170,7 +174,14 @@ impl Pages {
             return self.give_back(StatusCode::FORBIDDEN, from, &place, &visitor, FormView::default()).await;
         }
         let texts = &visitor.language.texts().page;
-        let new = match NewMessage::parse(sent.draft(&place)) {
+        let Ok(draft) = visitor.writer.sign(sent.draft(&place)) else {
+            // The text is kept for whoever has been signed out meanwhile.
+            let form = FormView::returned(sent, FormErrors::of_form(texts.error_signed_out.clone()));
+            let mut page = self.give_back(StatusCode::UNAUTHORIZED, from, &place, &visitor, form).await;
+            page.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+            return page;
+        };
+        let new = match NewMessage::parse(draft) {
             Ok(new) => new,
             Err(faults) => {
                 let errors = FormErrors::of_fields(&faults, &sent, texts);
@@ -193,7 +204,12 @@ impl Pages {
             inserted = self.inserter.insert(NewMessage { id: None, ..new }).await;
         }
         match inserted {
-            Ok(_) => sent_from(&visitor, &place, &sender, &sent),
+            Ok(_) => {
+                // The message of who is signed in is in their inbox, from whichever one it was written.
+                let is_signed = visitor.writer.name().is_some() && place.is_inbox();
+                let place = if is_signed { Place::Inbox(sender.clone()) } else { place };
+                sent_from(&visitor, &place, &sender, &sent)
+            }
             Err(error @ (InsertError::Unknown { .. } | InsertError::Overloaded)) => {
                 let errors = FormErrors::of_form(texts.error_unavailable.clone());
                 let mut form = FormView::returned(sent, errors);
@@ -253,11 +269,14 @@ impl Pages {
         &'a self,
         place: &'a Place,
         visitor: &Visitor,
-        form: FormView,
+        mut form: FormView,
         conversation: Option<Conversation>,
     ) -> ChatPage<'a> {
         let texts = visitor.language.texts();
         let is_read = conversation.is_some();
+        if let Some(name) = visitor.writer.name() {
+            form.sender = name.to_string();
+        }
         let Conversation { cursor, before, after, rows, rooms } = conversation.unwrap_or_default();
         let log_label = match place {
             Place::Room(room) => fill(&texts.page.messages_in_room, "room", room.as_str()),
@@ -271,7 +290,8 @@ impl Pages {
             log_label,
             is_read,
             is_refreshing: false,
-            is_read_only: self.inserter.is_read_only(),
+            closed: self.inserter.is_read_only().then_some(texts.page.read_only.as_str()),
+            is_name_given: visitor.writer != Writer::Claimed,
             cursor,
             before,
             after,
@@ -317,9 +337,10 @@ struct Conversation {
 }
 
 impl Conversation {
-    /// Whom an inbox talked with last: most likely whom it writes to next.
-    fn partner(&self, place: &Place) -> String {
+    /// Whom an inbox talked with last: most likely whom it writes to next. To somebody else's inbox, its owner.
+    fn partner(&self, place: &Place, visitor: &Visitor) -> String {
         match (place, self.rows.last()) {
+            (Place::Inbox(user), _) if visitor.name_at(place) != Some(user) => user.to_string(),
             (Place::Inbox(user), Some(row)) if row.sender == user.as_str() => row.recipient.clone(),
             (Place::Inbox(_), Some(row)) => row.sender.clone(),
             _ => String::new(),
@@ -355,6 +376,8 @@ struct ChatPage<'a> {
     /// `false`: MongoDB could not be read.
     is_read: bool,
     is_refreshing: bool,
-    /// There is no form.
-    is_read_only: bool,
+    /// Why there is no form.
+    closed: Option<&'static str>,
+    /// Whether people sign in, so that nobody can choose under which name to write.
+    is_name_given: bool,
 }

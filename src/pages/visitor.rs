@@ -1,4 +1,4 @@
-//! What a request says about who makes it: the language, and the name that they last wrote under.
+//! What a request says about who makes it: the language, and the name that they are signed in with or last wrote under.
 
 use percent_encoding::percent_decode_str;
 use poem::{
@@ -11,7 +11,7 @@ use super::{
     place::{Place, encoded},
     texts::Language,
 };
-use crate::{base_path::BasePath, message::UserName};
+use crate::{base_path::BasePath, listener::Writer, message::UserName};
 
 /// The cookie in which the browser keeps the name for the next page: for its form, and to mark what its reader wrote.
 /// It proves nothing, and the script of the page writes it too: it is not hidden from scripts.
@@ -25,12 +25,18 @@ pub(super) struct Visitor {
     pub(super) base: BasePath,
     pub(super) language: Language,
     pub(super) name: Option<UserName>,
+    pub(super) writer: Writer,
 }
 
 impl<'a> FromRequest<'a> for Visitor {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
         let base = request.data::<Pages>().map(|pages| pages.base.clone()).unwrap_or_default();
-        Ok(Self::of(request.headers(), base))
+        let (visitor, writer) = (Self::of(request.headers(), base), Writer::of_request(request));
+        Ok(match writer {
+            Writer::Claimed => visitor,
+            // The cookie may be of somebody else who was signed in here.
+            writer => Self { name: writer.name().cloned(), writer, ..visitor },
+        })
     }
 }
 
@@ -41,14 +47,15 @@ impl Visitor {
             base,
             language: Language::preferred(text(header::ACCEPT_LANGUAGE)),
             name: remembered_name(text(header::COOKIE)),
+            writer: Writer::Claimed,
         }
     }
 
-    /// Under which name they write here, if that is known: an inbox is its owner's.
+    /// Under which name they write here, if that is known: where nobody signs in, an inbox is its owner's.
     pub(super) fn name_at<'a>(&'a self, place: &'a Place) -> Option<&'a UserName> {
-        match place {
-            Place::Room(_) => self.name.as_ref(),
-            Place::Inbox(user) => Some(user),
+        match (self.writer.name(), place) {
+            (None, Place::Inbox(user)) => Some(user),
+            _ => self.name.as_ref(),
         }
     }
 }

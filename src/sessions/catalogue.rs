@@ -299,7 +299,7 @@ fn said_by_clients() -> [Value; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::ClientFrame;
+    use crate::{message::NewMessage, sessions::ClientFrame};
 
     #[test]
     fn every_kind_has_an_example_with_exactly_the_fields_that_are_listed() {
@@ -326,7 +326,7 @@ mod tests {
         for FrameEntry { kind, examples, .. } in frames().iter().filter(|frame| frame.speaker == Speaker::Client) {
             for example in examples {
                 let understood = match ClientFrame::parse(&example.to_string()).unwrap() {
-                    ClientFrame::Send { message, .. } => message.map(|_| "send").unwrap(),
+                    ClientFrame::Send { draft, .. } => draft.and_then(NewMessage::parse).map(|_| "send").unwrap(),
                     ClientFrame::Subscribe(_) => "subscribe",
                     ClientFrame::Unsubscribe(_) => "unsubscribe",
                 };

@@ -10,7 +10,7 @@ use crate::{
     cursor::Cursor,
     event::Change,
     feed::{Entry, Transport},
-    message::{Draft, FieldError, Message, MessageId, NewMessage, RoomName, UserName},
+    message::{Draft, FieldError, Message, MessageId, RoomName, UserName},
     problem::Problem,
     topic::Topic,
 };
@@ -105,8 +105,8 @@ pub enum ClientFrame {
     Send {
         /// The id in the client's own words, for the answer to it.
         id: Option<String>,
-        /// The message, or what is wrong with it.
-        message: Result<NewMessage, Vec<FieldError>>,
+        /// What it is to be, or what of it can not be read.
+        draft: Result<Draft, Vec<FieldError>>,
     },
     /// Follow a topic.
     Subscribe(Topic),
@@ -148,8 +148,7 @@ impl ClientFrame {
         match kind.as_ref().and_then(Value::as_str) {
             Some("send") => {
                 let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
-                let message = Draft::from_json(fields).and_then(NewMessage::parse);
-                Ok(ClientFrame::Send { id, message })
+                Ok(ClientFrame::Send { id, draft: Draft::from_json(fields) })
             }
             Some("subscribe") => topic_of(&fields).map(ClientFrame::Subscribe),
             Some("unsubscribe") => topic_of(&fields).map(ClientFrame::Unsubscribe),
@@ -180,7 +179,7 @@ mod tests {
         cursor::ClusterTime,
         event::{Before, Event},
         feed::{self, LogLimits, Reading},
-        message::Destination,
+        message::{Destination, NewMessage},
     };
 
     /// What the log reserves for an event, and what its frames take in all the forms in which it can be told.
@@ -289,12 +288,15 @@ mod tests {
             let topic = topic_of(&fields);
             let kind = fields.get("type").cloned();
             match ClientFrame::parse(&Value::Object(fields).to_string()) {
-                Ok(ClientFrame::Send { message: Ok(message), .. }) => {
+                Ok(ClientFrame::Send { draft, .. }) => {
                     prop_assert_eq!(kind, Some(json!("send")));
+                    let message = match draft.and_then(NewMessage::parse) {
+                        Ok(message) => message,
+                        Err(errors) => return Ok(prop_assert!(!errors.is_empty())),
+                    };
                     prop_assert_eq!(UserName::parse(message.sender.as_str()), Ok(message.sender.clone()));
                     prop_assert!(!message.content.trim().is_empty() && message.content.chars().count() <= 4_000);
                 }
-                Ok(ClientFrame::Send { message: Err(errors), .. }) => prop_assert!(!errors.is_empty()),
                 Ok(ClientFrame::Subscribe(found) | ClientFrame::Unsubscribe(found)) => {
                     prop_assert_eq!(topic, Ok(found));
                 }

@@ -37,7 +37,17 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{mongo::Inserter, problem::Problem, rates::Rates, telemetry::Metrics, watcher::WatcherStatus};
+use poem::Request;
+
+use crate::{
+    listener::{ClientNetwork, Writer},
+    message::{Draft, FieldError, NewMessage},
+    mongo::Inserter,
+    problem::Problem,
+    rates::Rates,
+    telemetry::Metrics,
+    watcher::WatcherStatus,
+};
 
 /// How much longer the sessions take to end for each one of them: 200 a second.
 const DRAIN_PER_SESSION: Duration = Duration::from_millis(5);
@@ -72,6 +82,28 @@ pub struct Sessions {
     pub tasks: TaskTracker,
     /// Cancelled when one of those that must not end before the server stops has ended.
     pub failed: CancellationToken,
+}
+
+/// Who is at the other end of a session, as long as that lasts.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) network: ClientNetwork,
+    writer: Writer,
+}
+
+impl Client {
+    pub(super) fn of_request(request: &Request) -> Self {
+        Self { network: ClientNetwork::of_request(request), writer: Writer::of_request(request) }
+    }
+
+    /// The message that this client wants to send.
+    ///
+    /// # Errors
+    /// When it breaks a rule, or it is not known who writes: what to say to the client.
+    pub(super) fn message(&self, draft: Result<Draft, Vec<FieldError>>) -> Result<NewMessage, Problem> {
+        let draft = self.writer.sign(draft.map_err(Problem::invalid)?)?;
+        NewMessage::parse(draft).map_err(Problem::invalid)
+    }
 }
 
 impl Sessions {

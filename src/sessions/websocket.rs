@@ -18,7 +18,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    Sessions,
+    Client, Sessions,
     close::Close,
     frame::{ClientFrame, ServerFrame, event_frame},
     handshake::accept,
@@ -27,7 +27,7 @@ use super::{
     wire::{Incoming, Outgoing, Violation},
 };
 use crate::{
-    listener::{ClientNetwork, ClientStream},
+    listener::ClientStream,
     message::FieldError,
     mongo::{InsertError, Inserted},
     problem::Problem,
@@ -53,13 +53,13 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
         .map_err(|error| Problem::invalid(vec![FieldError::new("room", error)]))?;
 
     let (upgrade, answer) = accept(request)?;
-    let network = ClientNetwork::of_request(request);
+    let client = Client::of_request(request);
     let sessions = Arc::clone(&sessions);
     sessions.tasks.clone().spawn(async move {
         let _place = place;
         if let Some(stream) = upgrade.stream(sessions.silence_max).await {
             let _counted = Counted::connection(&sessions.metrics, "websocket");
-            Session::new(stream, network, subscription, sessions).run().await;
+            Session::new(stream, client, subscription, sessions).run().await;
         }
     });
     Ok(answer)
@@ -68,7 +68,7 @@ pub fn serve_websocket(request: &Request, sessions: Data<&Arc<Sessions>>) -> Res
 /// One socket. Ten thousand of them wait most of the time, so it is small, and so is the future that runs it.
 struct Session {
     socket: Socket<ClientStream>,
-    network: ClientNetwork,
+    client: Client,
     patience: Patience,
     subscription: Subscription,
     sessions: Arc<Sessions>,
@@ -122,11 +122,11 @@ enum Step {
 }
 
 impl Session {
-    fn new(stream: ClientStream, network: ClientNetwork, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
+    fn new(stream: ClientStream, client: Client, subscription: Subscription, sessions: Arc<Sessions>) -> Self {
         let keep_alive_at = Instant::now() + sessions.keep_alive;
         let socket = Socket::new(stream);
         let patience = Patience::default();
-        Self { socket, network, patience, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
+        Self { socket, client, patience, subscription, sessions, inserting: VecDeque::new(), keep_alive_at }
     }
 
     async fn run(&mut self) {
@@ -278,13 +278,17 @@ impl Session {
             Incoming::Fragments(count) => return self.count_frames(count).map(drop),
         };
         let frame = ClientFrame::parse(&text);
-        if let Err(too_many) = self.sessions.rates.request(self.network) {
+        if let Err(too_many) = self.sessions.rates.request(self.client.network) {
             let id = if let Ok(ClientFrame::Send { id, .. }) = frame { id } else { None };
             return self.refuse(id, too_many).await;
         }
         match frame {
-            Ok(ClientFrame::Send { id, message: Ok(message) }) => {
-                if let Err(too_many) = self.sessions.rates.message(self.network, &message.sender) {
+            Ok(ClientFrame::Send { id, draft }) => {
+                let message = match self.client.message(draft) {
+                    Ok(message) => message,
+                    Err(problem) => return self.complain(id, problem).await,
+                };
+                if let Err(too_many) = self.sessions.rates.message(self.client.network, &message.sender) {
                     return self.refuse(id, too_many).await;
                 }
                 // It joins the queue here, and so in its order.
@@ -292,7 +296,6 @@ impl Session {
                 self.inserting.push_back(self.sessions.tasks.spawn(async { (id, inserting.await) }));
                 Ok(())
             }
-            Ok(ClientFrame::Send { id, message: Err(errors) }) => self.complain(id, Problem::invalid(errors)).await,
             Ok(ClientFrame::Subscribe(topic)) => self.follow(topic).await,
             Ok(ClientFrame::Unsubscribe(topic)) => {
                 self.subscription.unfollow(&topic);
@@ -306,7 +309,7 @@ impl Session {
     fn count_frames(&mut self, count: u32) -> Result<bool, End> {
         let mut is_within = true;
         for _ in 0..count {
-            if self.sessions.rates.request(self.network).is_err() {
+            if self.sessions.rates.request(self.client.network).is_err() {
                 is_within = false;
                 self.patience.lose().map_err(|_| End::Close(Close::Flood))?;
             }

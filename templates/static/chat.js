@@ -67,8 +67,8 @@ function start() {
   const onWritten = (written) => send({ ...(written.recipient ? {} : topic), ...written, id: newId() });
   // A server that is for reading only has no form on its pages.
   const composer = form ? new Composer({ form, place: topic, key: place, onWritten, onName }) : noComposer({ onName });
-  /** Whose messages these are: an inbox is its owner's. */
-  const reader = () => inbox ?? composer.name;
+  /** Whose messages these are: those of who is signed in, and where nobody signs in an inbox is its owner's. */
+  const reader = () => (form?.elements.sender.readOnly ? composer.name : (inbox ?? composer.name));
   let isTrimming = false;
   /** How often the stream was not live: in such a time it may owe us any message. */
   let lapses = 0;

@@ -30,8 +30,10 @@ export class Composer {
     this.note = form.querySelector("#note");
     form.noValidate = true;
 
-    // On an inbox the name is the inbox's; elsewhere it is what this browser knows.
-    if (!place.inbox) sender.value = storage.get("name") || sender.value;
+    // Where people sign in, the name is theirs and can not be changed. Else it is the inbox's on an inbox, and on other
+    // pages what this browser knows.
+    const isOwn = sender.readOnly || !place.inbox;
+    if (!sender.readOnly && !place.inbox) sender.value = storage.get("name") || sender.value;
     // A text that the server gave back is newer than the draft.
     if (!content.value) content.value = storage.get(this.draftKey) ?? "";
     this.#showAudience();
@@ -60,12 +62,12 @@ export class Composer {
       this.#fit();
     });
     sender.addEventListener("input", () => {
-      if (place.inbox) onName(this.name);
-      else this.#rename();
+      if (isOwn) this.#rename();
+      else onName(this.name);
     });
     recipient.addEventListener("input", () => this.#showAudience());
-    if (place.inbox) onName(this.name);
-    else this.#rename();
+    if (isOwn) this.#rename();
+    else onName(this.name);
   }
 
   /** Under which name its messages go; empty while there is none. */

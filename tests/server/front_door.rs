@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corriente::{
-    listener::{DoorLimits, FrontDoor},
+    listener::{DoorLimits, FrontDoor, SenderHeader},
     problem::Problem,
     sessions::{Incoming, Outgoing, Socket, accept},
     telemetry::Metrics,
@@ -226,6 +226,7 @@ async fn a_panic_ends_its_own_connection_and_no_other_one() {
         connections_per_address_max: 3,
         header_time_max: Duration::from_secs(PATIENCE_SECS),
         silence_max: Duration::from_secs(PATIENCE_SECS),
+        sender_header: SenderHeader::default(),
         trusted_proxies: [].into(),
         bodies_bytes_max: 1_000_000,
         answers_bytes_max: 1_000_000,

@@ -41,6 +41,7 @@ mod rooms;
 mod search;
 mod settings;
 mod siege;
+mod sign_in;
 mod socket_io;
 mod status;
 mod transports;

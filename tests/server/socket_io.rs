@@ -25,6 +25,11 @@ impl Client {
     pub async fn connect(server: &TestServer, auth: Value) -> Self {
         let url = format!("{}/socket.io/?EIO=4&transport=websocket", server.url.replacen("http", "ws", 1));
         let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
+        Self::over(socket, auth).await
+    }
+
+    /// Over a WebSocket that has just been opened.
+    pub async fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>, auth: Value) -> Self {
         let mut client = Self { socket, acks: 0 };
         assert!(client.packet().await.unwrap().starts_with("0{"), "an Engine.IO handshake");
         client.send(&format!("40{auth}")).await;

@@ -35,6 +35,7 @@ use crate::{
     problem::Problem,
     rates::Rates,
     sessions::{
+        Client,
         handshake::{accept, check},
         wire::Outgoing,
     },
@@ -69,7 +70,7 @@ pub(super) struct Admission {
     /// Where the commands of its client come, until its session takes them up.
     pub(super) commands: Mutex<Option<mpsc::Receiver<Command>>>,
     /// Who began it.
-    pub(super) network: ClientNetwork,
+    pub(super) client: Client,
     _place: OwnedSemaphorePermit,
     /// A session that polls has no connection that counts for its client as long as it lasts.
     _guest: Option<Guest>,
@@ -119,8 +120,8 @@ impl<S> EngineIo<S> {
         let place = self.places.clone().try_acquire_owned();
         let _place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
         let _counted = Counted::connection(&self.metrics, "socket.io");
-        let network = ClientNetwork::of_request(request);
-        Ok(Arc::new(Admission { commands: Mutex::default(), network, _place, _guest, _counted }))
+        let client = Client::of_request(request);
+        Ok(Arc::new(Admission { commands: Mutex::default(), client, _place, _guest, _counted }))
     }
 
     fn too_many(&self) -> Problem {

@@ -142,7 +142,7 @@ fn listen(socket: &SocketRef, rates: &Rates) {
     let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
     let room = Arc::new(Semaphore::new(COMMANDS_WAITING_BYTES_MAX));
     *admission.commands.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-    let unheard = Unheard { rates: rates.clone(), network: admission.network, patience: Arc::default() };
+    let unheard = Unheard { rates: rates.clone(), network: admission.client.network, patience: Arc::default() };
     for kind in Kind::ALL {
         let (commands, room, unheard) = (commands.clone(), room.clone(), unheard.clone());
         let take =
@@ -191,7 +191,7 @@ fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: 
     };
     socket.on_disconnect(on_disconnect);
     let place = auth.as_ref().and_then(|auth| auth.get("after")).and_then(Value::as_str).map(str::to_owned);
-    let session = Session::new(socket, admission.network, sessions.clone(), commands, gone, place);
+    let session = Session::new(socket, admission.client.clone(), sessions.clone(), commands, gone, place);
     // Waited for twice: by the server, and by who closes the sockets.
     own.spawn(sessions.tasks.track_future(session.run()));
 }

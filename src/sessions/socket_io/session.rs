@@ -20,12 +20,11 @@ use super::{
 };
 use crate::{
     cursor::Cursor,
-    listener::ClientNetwork,
-    message::{Draft, NewMessage},
+    message::Draft,
     mongo::{InsertError, Inserted, Inserter},
     problem::Problem,
     rates::{Patience, TooMany},
-    sessions::{Sessions, frame::ServerFrame},
+    sessions::{Client, Sessions, frame::ServerFrame},
 };
 
 /// How long to wait for a client that has no room: first, and at most. Each time twice as long.
@@ -61,7 +60,7 @@ impl Unsent {
 /// One socket.
 pub(super) struct Session {
     socket: SocketRef,
-    network: ClientNetwork,
+    client: Client,
     patience: Patience,
     sessions: Arc<Sessions>,
     inserter: Inserter,
@@ -78,7 +77,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         socket: SocketRef,
-        network: ClientNetwork,
+        client: Client,
         sessions: Arc<Sessions>,
         commands: mpsc::Receiver<Command>,
         gone: CancellationToken,
@@ -88,7 +87,7 @@ impl Session {
             inserter: sessions.inserter.for_source("socket.io"),
             following: Following::new(sessions.sources.clone(), place),
             socket,
-            network,
+            client,
             patience: Patience::default(),
             sessions,
             commands,
@@ -188,7 +187,7 @@ impl Session {
     async fn obey(&mut self, command: Command) -> Result<(), End> {
         let data = command.data();
         let Command { kind, answer, .. } = command;
-        if let Err(too_many) = self.sessions.rates.request(self.network) {
+        if let Err(too_many) = self.sessions.rates.request(self.client.network) {
             return self.refuse(answer, id_in(&data), too_many).await;
         }
         let fields = match data {
@@ -215,9 +214,9 @@ impl Session {
 
     async fn insert(&mut self, fields: Map<String, Value>, answer: Answer) -> Result<(), End> {
         let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
-        match Draft::from_json(fields).and_then(NewMessage::parse) {
+        match self.client.message(Draft::from_json(fields)) {
             Ok(message) => {
-                if let Err(too_many) = self.sessions.rates.message(self.network, &message.sender) {
+                if let Err(too_many) = self.sessions.rates.message(self.client.network, &message.sender) {
                     return self.refuse(answer, id, too_many).await;
                 }
                 // It joins the queue here, and so in its order; those that wait there leave together.
@@ -225,7 +224,7 @@ impl Session {
                 self.inserting.push_back((task, answer, id));
                 Ok(())
             }
-            Err(errors) => self.complain(answer, id, Problem::invalid(errors)).await,
+            Err(problem) => self.complain(answer, id, problem).await,
         }
     }
 
@@ -260,10 +259,10 @@ impl Session {
         while let Ok(command) = self.commands.try_recv() {
             // To leave is no way around the limits: what they refuse is not stored.
             if command.kind == Kind::Message
-                && self.sessions.rates.request(self.network).is_ok()
+                && self.sessions.rates.request(self.client.network).is_ok()
                 && let Value::Object(fields) = command.data()
-                && let Ok(message) = Draft::from_json(fields).and_then(NewMessage::parse)
-                && self.sessions.rates.message(self.network, &message.sender).is_ok()
+                && let Ok(message) = self.client.message(Draft::from_json(fields))
+                && self.sessions.rates.message(self.client.network, &message.sender).is_ok()
             {
                 last.push(self.inserter.begin(message));
             }
