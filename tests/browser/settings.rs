@@ -1,7 +1,11 @@
-//! As operators may set the server up: under a path, and for reading only.
+//! As operators may set the server up: under a path, for reading only, and behind a proxy that signs people in.
 
 use mongodb::bson::doc;
 use thirtyfour::prelude::*;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     chromium::{Window, with_chromium},
@@ -52,6 +56,79 @@ async fn a_page_for_reading_only_is_live_and_has_no_form() {
                 assert!(ana.text_of("#read-only").await.contains("for reading only"));
                 assert!(ana.driver.find_all(By::Css("form#composer, textarea")).await.unwrap().is_empty());
                 ana.picture("read-only").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+/// A proxy that has signed José in. Returns where it listens.
+async fn proxy_of_jose(server: &TestServer) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let address = server.url.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&address).await.unwrap();
+            // Either side may end it.
+            tokio::spawn(async move { pass_signed(client, server).await.ok() });
+        }
+    });
+    url
+}
+
+/// Says in each request who asks, and passes everything else on. The page's requests have no bodies: what follows a head is
+/// another one, or a WebSocket.
+async fn pass_signed(client: TcpStream, server: TcpStream) -> std::io::Result<()> {
+    let (from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
+    let mut from_client = BufReader::new(from_client);
+    let (mut line, mut is_upgrade) = (String::new(), false);
+    while from_client.read_line(&mut line).await? > 0 {
+        is_upgrade |= line.to_ascii_lowercase().starts_with("upgrade: websocket");
+        let is_end = line == "\r\n";
+        if is_end {
+            to_server.write_all("X-User: José\r\n".as_bytes()).await?;
+        }
+        to_server.write_all(line.as_bytes()).await?;
+        if is_end && is_upgrade {
+            copy(&mut from_client, &mut to_server).await?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_signed_in_is_not_asked_for_a_name_and_writes_under_it() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start_with(&["--trust-proxy", "127.0.0.1", "--sender-header", "X-User"]).await;
+        let url = proxy_of_jose(&server).await;
+        chromium
+            .window(Window::default(), async |jose| {
+                jose.open(&format!("{url}/livez")).await;
+                // What the browser knew of somebody else before.
+                jose.ask::<()>("localStorage.setItem('corriente.name', 'Luis')").await;
+                jose.open_live(&format!("{url}/rooms/general")).await;
+                let field = jose.field("sender").await;
+                assert_eq!(field.prop("value").await.unwrap().as_deref(), Some("José"));
+                assert_eq!(field.prop("readOnly").await.unwrap().as_deref(), Some("true"));
+                jose.field("content").await.send_keys("soy yo" + Key::Enter).await.unwrap();
+                jose.wait_for_messages(&["soy yo"]).await;
+                let own = "#rows li.own .sender";
+                jose.wait("it is shown as his own", async || jose.driver.find(By::Css(own)).await.is_ok()).await;
+                jose.picture("signed-in").await;
+                let (_, page) = server.get("/api/messages?room=general").await;
+                assert_eq!(page["messages"][0]["sender"], "José");
+
+                // Past the proxy nobody is signed in.
+                jose.open_live(&format!("{}/rooms/general", server.url)).await;
+                jose.wait_for_messages(&["soy yo"]).await;
+                assert!(jose.text_of("#read-only").await.contains("not signed in"));
+                assert!(jose.driver.find_all(By::Css("form#composer, textarea")).await.unwrap().is_empty());
+                jose.picture("signed-out").await;
             })
             .await;
         server.stop().await;

@@ -60,7 +60,7 @@ async fn the_specification_names_every_operation_and_every_status() {
             "get /api/presence getPresence 200 422 429 default",
             "get /api/rooms listRooms 200 422 429 503 default",
             "get /api/status getStatus 200 422 429 default",
-            "post /api/messages sendMessage 200 201 400 403 408 409 413 415 422 429 503 default",
+            "post /api/messages sendMessage 200 201 400 401 403 408 409 413 415 422 429 503 default",
         ]
     );
     let list = &spec["paths"]["/api/messages"]["get"];
