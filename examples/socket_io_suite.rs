@@ -8,7 +8,7 @@ use std::{convert::Infallible, future::ready, net::IpAddr, sync::Arc, time::Dura
 use bytes::Bytes;
 use clap::Parser;
 use corriente::{
-    listener::{DoorLimits, FrontDoor},
+    listener::{DoorLimits, FrontDoor, SenderHeader},
     sessions::{EngineClocks, EngineIo, socket_io_builder},
     telemetry::Metrics,
 };
@@ -91,6 +91,7 @@ async fn main() -> std::io::Result<()> {
         silence_max: SILENCE_MAX,
         answers_bytes_max: 1 << 28,
         trusted_proxies: [].into(),
+        sender_header: SenderHeader::default(),
         bodies_bytes_max: 64 * 1024 * 1024,
     };
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);

@@ -290,12 +290,14 @@ mod tests {
             match ClientFrame::parse(&Value::Object(fields).to_string()) {
                 Ok(ClientFrame::Send { draft, .. }) => {
                     prop_assert_eq!(kind, Some(json!("send")));
-                    let message = match draft.and_then(NewMessage::parse) {
-                        Ok(message) => message,
-                        Err(errors) => return Ok(prop_assert!(!errors.is_empty())),
-                    };
-                    prop_assert_eq!(UserName::parse(message.sender.as_str()), Ok(message.sender.clone()));
-                    prop_assert!(!message.content.trim().is_empty() && message.content.chars().count() <= 4_000);
+                    match draft.and_then(NewMessage::parse) {
+                        Ok(message) => {
+                            prop_assert_eq!(UserName::parse(message.sender.as_str()), Ok(message.sender.clone()));
+                            let count = message.content.chars().count();
+                            prop_assert!(!message.content.trim().is_empty() && count <= 4_000);
+                        }
+                        Err(errors) => prop_assert!(!errors.is_empty()),
+                    }
                 }
                 Ok(ClientFrame::Subscribe(found) | ClientFrame::Unsubscribe(found)) => {
                     prop_assert_eq!(topic, Ok(found));
