@@ -97,8 +97,8 @@ async fn main() -> std::io::Result<()> {
     let (payload, metrics) = (flags.max_payload_bytes, &metrics);
     let places = || Arc::new(Semaphore::new(SESSIONS_MAX));
     let routes = Route::new()
-        .nest_no_strip("/socket.io", EngineIo::new(service, places(), payload, metrics, stop.clone()))
-        .nest_no_strip("/engine.io", EngineIo::new(engine, places(), payload, metrics, stop.clone()));
+        .nest_no_strip("/socket.io", EngineIo::new(service, places(), payload, SILENCE_MAX, metrics, stop.clone()))
+        .nest_no_strip("/engine.io", EngineIo::new(engine, places(), payload, SILENCE_MAX, metrics, stop.clone()));
     FrontDoor::new(listener, limits, metrics).serve(routes.map_to_response(), stop, SILENCE_MAX).await;
     Ok(())
 }

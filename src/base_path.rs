@@ -13,6 +13,11 @@ impl BasePath {
         &self.0
     }
 
+    /// Whether a path, as clients ask for it, is this one or below it.
+    pub fn is_above(&self, path: &str) -> bool {
+        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// A path of this server, which begins with a slash, as clients must ask for it.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.0)
@@ -53,6 +58,13 @@ mod tests {
         for (text, path) in [("", ""), ("/", ""), ("/chat", "/chat"), ("/chat/", "/chat"), ("/a/b-1", "/a/b-1")] {
             assert_eq!(text.parse::<BasePath>().unwrap().join("/ws"), format!("{path}/ws"));
         }
+    }
+
+    #[test]
+    fn what_only_begins_like_it_is_not_below_it() {
+        let base: BasePath = "/chat".parse().unwrap();
+        assert!(["/chat", "/chat/", "/chat/ws"].iter().all(|path| base.is_above(path)));
+        assert!(["/", "/chats", "/livez", "/x/chat"].iter().all(|path| !base.is_above(path)));
     }
 
     #[test]

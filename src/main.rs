@@ -60,6 +60,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         }
     });
     let given_uri = config.given_uri();
+    // Before MongoDB is fetched or started in vain. A port that is taken may be that of another run with the same files, of
+    // which there is more to say.
+    App::check_address(config).await.or_else(ignore_taken)?;
     let embedded = match given_uri {
         Some(_) => None,
         None => {
@@ -89,6 +92,13 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     }
     info!("stopped");
     served
+}
+
+fn ignore_taken(error: anyhow::Error) -> anyhow::Result<()> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// Runs a server until `stop`.

@@ -70,6 +70,7 @@ pub fn routes(
     let sessions = Arc::new(sessions);
     let base = pages.base.clone();
     let (below, elsewhere, rated) = (pages.clone(), pages.clone(), base.clone());
+    let (rates, path) = (limits.rates.clone(), base.clone());
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml) = (service.spec_endpoint(), service.spec_endpoint_yaml());
@@ -130,13 +131,14 @@ pub fn routes(
         .at("/metrics", get(api::metrics).data(operators.vitals))
         .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
         .catch_all_error(answer_error)
+        .around(move |endpoint, request| bound_elsewhere(endpoint, request, rates.clone(), path.clone()))
         .around(bound_answer)
         .with(noted)
         .boxed()
 }
 
-/// What costs next to nothing, and what operators ask, is never refused; and what is below `/static/`. Nothing else that
-/// begins like these: a page that says that there is no such address costs as much as any.
+/// What costs next to nothing, and what operators ask, is never refused; and neither is a file below `/static/`. Nothing else
+/// that begins like these: a page that says that there is no such address costs as much as any.
 const UNBOUND: [&str; 5] = ["/livez", "/readyz", "/metrics", "/client.js", "/favicon.ico"];
 
 /// What asks MongoDB, and does not wait for anything else. (`/api/messages` by itself may wait for the stream, and takes
@@ -151,7 +153,7 @@ async fn bound_rate<E: Endpoint<Output = Response>>(
     base: BasePath,
 ) -> poem::Result<Response> {
     let path = request.uri().path();
-    if UNBOUND.contains(&path) || path.starts_with("/static/") {
+    if UNBOUND.contains(&path) || pages::is_static(path) {
         return endpoint.call(request).await;
     }
     let from = ClientNetwork::of_request(&request);
@@ -167,6 +169,19 @@ async fn bound_rate<E: Endpoint<Output = Response>>(
         Err(too_many) if asks_for_html(&request) => Ok(pages::too_many(&request, base, too_many.retry_after_secs)),
         Err(too_many) => Ok(Problem::from(too_many).into_response()),
     }
+}
+
+/// The same for what is not below the base path, where it is bound already.
+async fn bound_elsewhere<E: Endpoint<Output = Response>>(
+    endpoint: Arc<E>,
+    request: Request,
+    rates: Rates,
+    base: BasePath,
+) -> poem::Result<Response> {
+    if base.is_above(request.uri().path()) {
+        return endpoint.call(request).await;
+    }
+    bound_rate(endpoint, request, rates, base).await
 }
 
 fn asks_for_html(request: &Request) -> bool {

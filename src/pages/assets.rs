@@ -54,6 +54,11 @@ pub(crate) fn static_file(Path(asked): Path<String>, request: &Request) -> Resul
     stable(&plain_name(&asked), request.headers())
 }
 
+/// Whether there is a file at `path` below `/static/`: one of this server's version, or of another one's.
+pub fn is_static(path: &str) -> bool {
+    path.strip_prefix("/static/").is_some_and(|asked| ASSETS.by_name.contains_key(&plain_name(asked)))
+}
+
 /// The module `client.js` at a path that stays, for pages of others.
 #[handler]
 pub(crate) fn client_script(request: &Request) -> Result<Response> {

@@ -34,8 +34,6 @@ use rooms::RoomWindow;
 
 /// How often the counters are read, in seconds.
 pub const SAMPLE_SECS: u64 = 5;
-/// How many of the busiest rooms are told.
-const ROOMS_TOLD_MAX: usize = 10;
 
 /// How the server is. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -134,7 +132,7 @@ impl Vitals {
         let stream = *watcher.told().borrow();
         let (newest, busiest) = {
             let record = self.record();
-            (record.samples.back().cloned(), record.rooms.busiest(ROOMS_TOLD_MAX))
+            (record.samples.back().cloned(), record.rooms.busiest())
         };
         let names: Vec<RoomName> = busiest.iter().map(|(room, _)| room.clone()).collect();
         let here = presence.here(&names).await;

@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::message::RoomName;
 
+/// How many of the busiest rooms are told.
+const ROOMS_TOLD_MAX: usize = 10;
 /// How many rooms of each sample count: one that is not among the first hundred within five seconds has no chance to be
 /// among the first ten within a quarter of an hour, but by being just below them all the time.
 const ROOMS_PER_SAMPLE_MAX: usize = 100;
@@ -13,6 +15,8 @@ const ROOMS_PER_SAMPLE_MAX: usize = 100;
 pub(super) struct RoomWindow {
     samples: VecDeque<Vec<(RoomName, u32)>>,
     totals: HashMap<RoomName, u64>,
+    /// Found out with each sample, as many may ask within it.
+    busiest: Vec<(RoomName, u64)>,
 }
 
 impl RoomWindow {
@@ -35,13 +39,18 @@ impl RoomWindow {
                 }
             }
         }
+        self.busiest = self.find_busiest();
     }
 
     /// The busiest rooms, and how many messages each of them had.
-    pub(super) fn busiest(&self, rooms_max: usize) -> Vec<(RoomName, u64)> {
+    pub(super) fn busiest(&self) -> Vec<(RoomName, u64)> {
+        self.busiest.clone()
+    }
+
+    fn find_busiest(&self) -> Vec<(RoomName, u64)> {
         let mut rooms: Vec<(&RoomName, u64)> = self.totals.iter().map(|(room, total)| (room, *total)).collect();
         rooms.sort_unstable_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
-        rooms.truncate(rooms_max);
+        rooms.truncate(ROOMS_TOLD_MAX);
         rooms.into_iter().map(|(room, total)| (room.clone(), total)).collect()
     }
 }
@@ -56,14 +65,17 @@ mod tests {
         let mut window = RoomWindow::default();
         let mut push = |counts: &[(&str, u32)]| {
             window.push(counts.iter().map(|(name, count)| (room(name), *count)).collect(), 2);
-            window.busiest(2).into_iter().map(|(room, total)| (room.to_string(), total)).collect::<Vec<_>>()
+            window.busiest().into_iter().map(|(room, total)| (room.to_string(), total)).collect::<Vec<_>>()
         };
         let of =
             |rooms: &[(&str, u64)]| rooms.iter().map(|(name, total)| ((*name).to_owned(), *total)).collect::<Vec<_>>();
-        assert_eq!(push(&[("a", 3), ("b", 1), ("c", 2)]), of(&[("a", 3), ("c", 2)]));
-        assert_eq!(push(&[("b", 4)]), of(&[("b", 5), ("a", 3)]));
+        assert_eq!(push(&[("a", 3), ("b", 1), ("c", 2)]), of(&[("a", 3), ("c", 2), ("b", 1)]));
+        assert_eq!(push(&[("b", 4)]), of(&[("b", 5), ("a", 3), ("c", 2)]));
         assert_eq!(push(&[]), of(&[("b", 4)]));
         assert_eq!(push(&[]), of(&[]));
         assert!(window.totals.is_empty());
+        let many: Vec<String> = (0..ROOMS_TOLD_MAX + 5).map(|n| n.to_string()).collect();
+        window.push(many.iter().map(|name| (room(name), 1)).collect(), 2);
+        assert_eq!(window.busiest().len(), ROOMS_TOLD_MAX);
     }
 }

@@ -115,3 +115,28 @@ async fn at_the_root_there_is_only_what_operators_ask_a_server_by_itself() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_not_below_the_path_has_the_same_limits() {
+    let server = TestServer::start_with(&["--base-path", BASE, "--rate-requests-per-address", "1"]).await;
+    let root = server.url.trim_end_matches(BASE).to_owned();
+    let status = async |path: &str| reqwest::get(format!("{root}{path}")).await.unwrap().status().as_u16();
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(status("/nowhere").await);
+    }
+    assert_eq!((statuses.first(), statuses.last()), (Some(&404), Some(&429)), "{statuses:?}");
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(status(path).await, 200, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_below_the_path_counts_once() {
+    let server = TestServer::start_with(&["--base-path", BASE, "--rate-requests-per-address", "1"]).await;
+    for n in 0..9 {
+        assert_eq!(server.fetch("/api/status").await.status, 200, "request {n} of the ten that may come at once");
+    }
+    server.stop().await;
+}

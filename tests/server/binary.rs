@@ -198,6 +198,20 @@ async fn messages_and_cursors_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_none_of_this_machine_is_refused_before_mongodb_is_started() {
+    for host in ["nowhere.invalid", "192.0.2.1"] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("data");
+        let mut command = command();
+        command.env("HOST", host).env("DATA_DIR", &files);
+        let ended = Program::start(command).ended(PATIENCE).await;
+        let sentence = ended.expect_failure(&[]);
+        assert!(sentence.contains(host) && sentence.contains("HOST"), "{sentence}");
+        assert!(!files.exists(), "MongoDB was started for {host}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_program_on_the_same_files_says_who_has_them_and_what_to_do() {
     let dir = DataDir::new();
     let mut first = Program::in_dir(dir.path());

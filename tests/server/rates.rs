@@ -237,10 +237,12 @@ async fn connections_of_a_trusted_proxy_count_for_its_clients() {
 #[tokio::test]
 async fn what_only_begins_like_a_health_check_is_bound_like_everything_else() {
     let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
-    for path in ["/livezX", "/metrics/x", "/client.jsx"] {
+    for path in ["/livezX", "/metrics/x", "/client.jsx", "/static/nothing.js"] {
         until_too_much(async |_| (server.fetch(path).await.status == 429).then_some(())).await;
     }
-    assert_eq!(server.fetch("/livez").await.status, 200);
+    for path in ["/livez", "/static/chat.js", "/static/chat.0123456789.js"] {
+        assert_eq!(server.fetch(path).await.status, 200, "{path}");
+    }
     server.stop().await;
 }
 

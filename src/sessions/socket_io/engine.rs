@@ -51,13 +51,13 @@ const LAST_POLL_TIME_MAX: Duration = Duration::from_secs(2);
 /// Where the answer that opens a session says its id once more: a proxy in front of several servers reads headers, and
 /// must send what has this id to the server that knows it.
 const SID_HEADER: &str = "engine-io-sid";
-/// How long a client may take no byte.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// An Engine.IO service as an endpoint. Sessions are bounded in number here: with polling, a session is not a connection.
 pub struct EngineIo<S> {
     service: Arc<S>,
     payload_bytes_max: usize,
+    /// How long a client may take no byte.
+    silence_max: Duration,
     places: Arc<Semaphore>,
     /// `None`: packets are not counted.
     rates: Option<Rates>,
@@ -78,15 +78,25 @@ pub(super) struct Admission {
 }
 
 impl<S> EngineIo<S> {
-    /// Of as many sessions at once as there are places, with payloads of so many bytes, until `stop`.
+    /// Of as many sessions at once as there are places, with payloads of so many bytes, until `stop`. Who takes no byte of a
+    /// connection for `silence_max` is gone.
     pub fn new(
         service: S,
         places: Arc<Semaphore>,
         payload_bytes_max: usize,
+        silence_max: Duration,
         metrics: &Metrics,
         stop: CancellationToken,
     ) -> Self {
-        Self { service: Arc::new(service), payload_bytes_max, places, rates: None, metrics: metrics.clone(), stop }
+        Self {
+            service: Arc::new(service),
+            payload_bytes_max,
+            silence_max,
+            places,
+            rates: None,
+            metrics: metrics.clone(),
+            stop,
+        }
     }
 
     /// Counts with these what comes in the payloads of requests.
@@ -175,13 +185,13 @@ impl<S: Library> EngineIo<S> {
         *leaving.method_mut() = Method::POST;
         let (upgrade, answer) = accept(request)?;
         self.inspect(&upgrade, request);
-        let service = self.service.clone();
+        let (service, silence_max) = (self.service.clone(), self.silence_max);
         tokio::spawn(async move {
             let joined = async {
-                let mut stream = upgrade.stream(SILENCE_MAX).await?;
+                let mut stream = upgrade.stream(silence_max).await?;
                 let handshake = Outgoing::Text(opened.packet().as_bytes()).encode();
-                timeout(SILENCE_MAX, stream.write_all(&handshake)).await.ok()?.ok()?;
-                service.join(Joined::new(stream, SILENCE_MAX), joining).await
+                timeout(silence_max, stream.write_all(&handshake)).await.ok()?.ok()?;
+                service.join(Joined::new(stream, silence_max), joining).await
             };
             if joined.await.is_none() {
                 // The client was gone before: its session goes, too.

@@ -112,7 +112,7 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
         failed.disarm();
     });
     let (places, stop) = (sessions.places.clone(), sessions.stop.clone());
-    EngineIo::new(service, places, PAYLOAD_BYTES_MAX as usize, &sessions.metrics, stop)
+    EngineIo::new(service, places, PAYLOAD_BYTES_MAX as usize, sessions.silence_max, &sessions.metrics, stop)
         .with_rates(sessions.rates.clone())
 }
 
