@@ -189,6 +189,11 @@ impl Server {
         Ok(page.cursor)
     }
 
+    /// Where it talks.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// One connection, from `cursor` on, which is moved along.
     pub async fn follow(&self, cursor: &mut Option<String>, outbox: &mut Outbox, screen: &mut Screen) -> End {
         match self.talk(cursor, outbox, screen).await {

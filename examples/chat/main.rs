@@ -30,8 +30,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// A reset often meets everybody at once; clients come back spread over this time.
 const RESET_SPREAD: Duration = Duration::from_secs(2);
-/// How long to try to send the rest when the input has ended.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(60);
 /// Lines that were typed ahead; when there are more, the input waits.
 const LINES_WAITING_MAX: usize = 64;
 
@@ -50,11 +48,15 @@ struct Flags {
     /// Under which name to write; nobody checks it
     #[arg(long)]
     name: String,
+    /// For how many seconds to try to send the rest when the input has ended
+    #[arg(long, default_value_t = 60)]
+    give_up_secs: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
+    let last_words_max = Duration::from_secs(flags.give_up_secs);
     let place = flags.inbox.map_or(Place::Room(flags.room), Place::Inbox);
     let server = Server::new(&flags.url, place).context("--url")?;
     let mut outbox = Outbox::new(flags.name, lines());
@@ -78,11 +80,14 @@ async fn main() -> anyhow::Result<()> {
                 failures = if server.was_good() { 0 } else { failures + 1 };
                 screen.note(&format!("offline, trying again: {why:#}"));
                 let bound = BACKOFF_MAX.min(BACKOFF_FIRST * 2_u32.saturating_pow(failures));
-                sleep(at_least + bound.mul_f64(rand::random())).await;
+                outbox.listen(at_least + bound.mul_f64(rand::random()), server.place(), &screen).await;
             }
         }
-        if outbox.ended_at().is_some_and(|ended_at: Instant| ended_at.elapsed() > LAST_WORDS_MAX) {
-            anyhow::bail!("{} messages were not confirmed and may not be stored", outbox.unanswered());
+        if outbox.ended_at().is_some_and(|ended_at: Instant| ended_at.elapsed() > last_words_max) {
+            match outbox.unanswered() {
+                0 => anyhow::bail!("the server could not be reached"),
+                count => anyhow::bail!("not confirmed, so perhaps not stored: {count} of what was typed"),
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -79,6 +79,12 @@ impl Outbox {
         }
     }
 
+    /// Takes what is typed while there is no connection, for so long.
+    pub async fn listen(&mut self, length: Duration, place: &Place, screen: &Screen) {
+        let end = Instant::now() + length;
+        while timeout_at(end, self.read_line(place, screen)).await.is_ok() {}
+    }
+
     /// Waits for the next frame to send. `None`: there may be something else to do. May be dropped and called again.
     pub async fn next(&mut self, place: &Place, screen: &Screen) -> Option<String> {
         let due = self.unanswered.iter().enumerate().filter_map(|(at, waiting)| Some((waiting.send_at?, at))).min();
@@ -93,13 +99,18 @@ impl Outbox {
                 waiting.send_at = None;
                 Some(waiting.frame.clone())
             }
-            line = self.lines.recv(), if self.ended_at.is_none() && self.unanswered.len() < UNANSWERED_MAX => {
-                match line {
-                    Some(line) => self.take(&line, place, screen),
-                    None => self.ended_at = Some(Instant::now()),
-                }
-                None
-            }
+            () = self.read_line(place, screen) => None,
+        }
+    }
+
+    /// Takes the next line, or the end of the input. May be dropped and called again.
+    async fn read_line(&mut self, place: &Place, screen: &Screen) {
+        if self.ended_at.is_some() || self.unanswered.len() >= UNANSWERED_MAX {
+            return std::future::pending().await;
+        }
+        match self.lines.recv().await {
+            Some(line) => self.take(&line, place, screen),
+            None => self.ended_at = Some(Instant::now()),
         }
     }
 

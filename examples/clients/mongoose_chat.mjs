@@ -21,5 +21,6 @@ const plain = (text) => String(text).replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control
 await mongoose.connect(process.env.URI);
 const stream = Message.watch([{ $match: { operationType: "insert" } }]);
 stream.on("change", ({ fullDocument: { sender, content } }) => console.log(plain(`${sender}: ${content}`)));
-// First look, then write: so it sees its own message, too.
-stream.once("ready", () => Message.create({ content: "Hola desde Mongoose", sender: "Nora", room: "general" }));
+// First look, then write: so it sees its own message, too. (At "ready" MongoDB may not have been asked yet; the first
+// token comes with its first answer.)
+stream.once("resumeTokenChanged", () => Message.create({ content: "Hola desde Mongoose", sender: "Nora", room: "general" }));

@@ -224,6 +224,22 @@ async fn the_chat_in_the_terminal_comes_back_when_it_is_asked_to_and_ends_when_i
 }
 
 #[tokio::test]
+async fn the_chat_in_the_terminal_gives_up_in_the_end_and_says_what_it_could_not_send() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (typed, said) in [("hola\n", "perhaps not stored: 1 of what was typed"), ("", "could not be reached")] {
+        let mut command = Command::new(own_example("chat").await);
+        command.args(["--url", &format!("http://{nobody}"), "--name", "Ana", "--give-up-secs", "1"]);
+        let mut chat = command.stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        chat.stdin.take().unwrap().write_all(typed.as_bytes()).await.unwrap();
+        let ended = timeout(Duration::from_secs(PATIENCE_SECS), chat.wait_with_output()).await;
+        let ended = ended.expect("it ends").unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{told}");
+        assert!(told.contains("offline, trying again") && told.contains(said), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn the_chat_in_the_terminal_comes_back_after_breaks_and_resets_with_nothing_lost() {
     let server = TestServer::start().await;
     let relay = Relay::to(&server.url, 2, 6_000).await;
