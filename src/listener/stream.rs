@@ -19,19 +19,32 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::guests::Guest;
 
 /// Looks at what a client sends, before anybody else does. An error ends the connection.
 pub type Inspector = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
-/// Where a connection has its inspector, if it gets one. Cheap to clone.
+/// Who stands between a connection and its reader, if anybody does. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Inspection(Arc<OnceLock<Mutex<Inspector>>>);
+pub(super) struct Inspection(Arc<Between>);
+
+#[derive(Default)]
+struct Between {
+    inspector: OnceLock<Mutex<Inspector>>,
+    farewell: OnceLock<Farewell>,
+}
+
+/// The last that is heard of a client, and when.
+struct Farewell {
+    at: CancellationToken,
+    words: &'static [u8],
+}
 
 impl Inspection {
     fn show(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.0.get() {
+        match self.0.inspector.get() {
             Some(inspector) => inspector.lock().unwrap_or_else(PoisonError::into_inner)(bytes),
             None => Ok(()),
         }
@@ -55,7 +68,13 @@ impl Upgrade {
 
     /// Shows all that the client sends from now on to `inspector`, also where a library reads it. Only the first one counts.
     pub fn inspect(&self, inspector: Inspector) {
-        let _ = self.inspection.0.set(Mutex::new(inspector));
+        let _ = self.inspection.0.inspector.set(Mutex::new(inspector));
+    }
+
+    /// At `at` whoever reads from the connection hears these words, as if the client had said them, and then its end: for a
+    /// library that can not be told to close one connection. Only the first one counts.
+    pub fn end_with(&self, words: &'static [u8], at: CancellationToken) {
+        let _ = self.inspection.0.farewell.set(Farewell { at, words });
     }
 
     /// What hyper gave, for a library that speaks to hyper itself; `None` when it was given away before.
@@ -103,12 +122,21 @@ impl Life {
     }
 }
 
+/// How far the farewell of a stream is.
+enum Ending {
+    /// It has none yet.
+    Unknown,
+    Awaited(Pin<Box<WaitForCancellationFutureOwned>>),
+    Said,
+}
+
 /// The stream of a client, which counts as connected as long as this lives, also as a WebSocket.
 pub struct ClientStream {
     stream: TcpStream,
     /// What was read of the next protocol together with the last request.
     unread: Bytes,
     inspection: Inspection,
+    ending: Ending,
     /// `None` after HTTP: what comes then has deadlines of its own.
     life: Option<Arc<Life>>,
     _guest: Guest,
@@ -118,7 +146,24 @@ pub struct ClientStream {
 
 impl ClientStream {
     pub(super) fn new(stream: TcpStream, inspection: Inspection, life: Arc<Life>, guest: Guest) -> Self {
-        Self { stream, unread: Bytes::new(), inspection, life: Some(life), _guest: guest, _behind_proxy: None }
+        let (unread, ending) = (Bytes::new(), Ending::Unknown);
+        Self { stream, unread, inspection, ending, life: Some(life), _guest: guest, _behind_proxy: None }
+    }
+
+    /// Whether it is over, by its farewell and not by its client. Sees to it that somebody is woken then.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(farewell) = self.inspection.0.farewell.get() else {
+            return false;
+        };
+        if let Ending::Unknown = self.ending {
+            self.ending = Ending::Awaited(Box::pin(farewell.at.clone().cancelled_owned()));
+        }
+        if let Ending::Awaited(at) = &mut self.ending
+            && at.as_mut().poll(cx).is_ready()
+        {
+            (self.unread, self.ending) = (Bytes::from_static(farewell.words), Ending::Said);
+        }
+        matches!(self.ending, Ending::Said)
     }
 
     fn note(&self, moved: &Poll<io::Result<usize>>) {
@@ -130,9 +175,13 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let is_over = !self.unread.has_remaining() && self.is_over(cx);
         if self.unread.has_remaining() {
             let taken = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
+        if is_over {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

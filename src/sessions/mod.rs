@@ -96,6 +96,11 @@ impl Client {
         Self { network: ClientNetwork::of_request(request), writer: Writer::of_request(request) }
     }
 
+    /// Whether a later request of the same session is made by the same person, where people sign in.
+    pub(super) fn is_same_writer(&self, request: &Request) -> bool {
+        self.writer == Writer::of_request(request)
+    }
+
     /// The message that this client wants to send.
     ///
     /// # Errors

@@ -184,6 +184,18 @@ async fn nobody_but_the_proxy_is_believed_and_it_must_name_one_person() {
 }
 
 #[tokio::test]
+async fn a_session_of_socket_io_is_of_who_began_it() {
+    let server = TestServer::start_with(&SETTINGS).await;
+    let opened = Answer::to(signed(&server, Method::GET, POLLING, "José")).await;
+    let path = format!("{POLLING}&sid={}", opened.header("engine-io-sid"));
+    for request in [signed(&server, Method::POST, &path, "Eva"), server.request(Method::POST, &path)] {
+        Answer::to(request.body("40")).await.expect_problem(403, "forbidden");
+    }
+    assert_eq!(Answer::to(signed(&server, Method::POST, &path, "José").body("40")).await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_the_setting_the_header_says_nothing() {
     let server = TestServer::start_with(&["--trust-proxy", "127.0.0.1"]).await;
     let message = json!({ "sender": "Luis", "content": "hola" });

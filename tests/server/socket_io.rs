@@ -1,6 +1,9 @@
 //! Following topics and sending over Socket.IO.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::{SinkExt, StreamExt};
 use mongodb::bson::{doc, oid::ObjectId};
@@ -26,6 +29,23 @@ impl Client {
         let url = format!("{}/socket.io/?EIO=4&transport=websocket", server.url.replacen("http", "ws", 1));
         let (socket, _) = connect_async(url).await.expect("the handshake succeeds");
         Self::over(socket, auth).await
+    }
+
+    /// Begins with polling, and goes over to a WebSocket.
+    pub async fn upgrade(server: &TestServer) -> Self {
+        let opened = server.fetch("/socket.io/?EIO=4&transport=polling").await;
+        let address = server.url.replacen("http", "ws", 1);
+        let sid = opened.header("engine-io-sid");
+        let (socket, _) = connect_async(format!("{address}/socket.io/?EIO=4&transport=websocket&sid={sid}"))
+            .await
+            .expect("a handshake");
+        let mut client = Self { socket, acks: 0 };
+        for packet in ["2probe", "5", "40"] {
+            client.send(packet).await;
+        }
+        assert_eq!(client.packet().await.as_deref(), Some("3probe"));
+        assert!(client.packet().await.unwrap().starts_with("40{"), "a Socket.IO handshake");
+        client
     }
 
     /// Over a WebSocket that has just been opened.
@@ -343,17 +363,44 @@ async fn what_one_socket_sends_at_once_leaves_in_few_batches_and_in_order() {
 
 #[tokio::test]
 async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come_back() {
+    for is_upgraded in [false, true] {
+        let server = TestServer::start().await;
+        let mut client = match is_upgraded {
+            false => Client::connect(&server, json!({})).await,
+            true => Client::upgrade(&server).await,
+        };
+        client.subscribe(json!({ "room": "general" })).await;
+        client.expect("ready").await;
+        let began = std::time::Instant::now();
+        server.stop().await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        client.expect("position").await;
+        // `41` would tell official clients to stay away; this closes what is below, and they come back.
+        let closed = client.socket.next().await.expect("an end that is said").unwrap();
+        assert!(matches!(&closed, Message::Close(Some(close)) if u16::from(close.code) == 1012), "{closed:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_end_one_after_the_other_when_the_server_stops() {
     let server = TestServer::start().await;
-    let mut client = Client::connect(&server, json!({})).await;
-    client.subscribe(json!({ "room": "general" })).await;
-    client.expect("ready").await;
-    let began = std::time::Instant::now();
-    server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    client.expect("position").await;
-    // `41` would tell official clients to stay away; `1` closes what is below.
-    assert_eq!(client.packet().await.as_deref(), Some("1"));
-    assert_eq!(client.packet().await, None);
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        clients.push(Client::connect(&server, json!({})).await);
+    }
+    let is_one_gone = AtomicBool::new(false);
+    let asking = clients.into_iter().map(async |mut client| {
+        let mut answers = 0;
+        // Until it is closed.
+        while client.socket.send(Message::text(r#"421["unsubscribe",{"room":"general"}]"#)).await.is_ok() {
+            let Some(packet) = client.packet().await else { break };
+            answers += usize::from(packet.starts_with("431") && is_one_gone.load(Ordering::Relaxed));
+        }
+        is_one_gone.store(true, Ordering::Relaxed);
+        answers
+    });
+    let (answers, ()) = tokio::join!(futures::future::join_all(asking), server.stop());
+    assert!(answers.iter().sum::<usize>() > 60, "when one was gone, nobody else was served any more: {answers:?}");
 }
 
 #[tokio::test]

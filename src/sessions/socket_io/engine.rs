@@ -4,11 +4,7 @@
 //! not ready for that, the official test suites first among them. So every session begins here as one that polls, the
 //! first ping is polled and answered, and only then it is the client's: also over a WebSocket, which joins it then.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::stream;
@@ -20,18 +16,18 @@ use poem::{
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    command::Command,
+    admission::{Admission, OpenSessions},
     joined::Joined,
     packets::{inspector, is_event},
 };
 use crate::{
-    listener::{ClientNetwork, ClientStream, Guest, GuestBook, Upgrade},
+    listener::{ClientNetwork, ClientStream, GuestBook, Upgrade},
     problem::Problem,
     rates::Rates,
     sessions::{
@@ -46,8 +42,12 @@ use crate::{
 const BODY_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long the library may take to begin a session. It waits for nobody.
 const BEGIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a client may still wait for packets when the server stops. Those that have one get it before.
-const LAST_POLL_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a client may still wait for packets when all sessions have been told that the server stops. Those that have one
+/// get it before.
+const LAST_POLL_TIME_MAX: Duration = Duration::from_secs(1);
+/// What ends a WebSocket, as if its client had said it: a close frame with 1012 and a mask of zeros, which the library
+/// answers with the same code. Clients then come back by themselves.
+const GOING_AWAY: &[u8] = b"\x88\x82\0\0\0\0\x03\xF4";
 /// Where the answer that opens a session says its id once more: a proxy in front of several servers reads headers, and
 /// must send what has this id to the server that knows it.
 const SID_HEADER: &str = "engine-io-sid";
@@ -61,20 +61,11 @@ pub struct EngineIo<S> {
     places: Arc<Semaphore>,
     /// `None`: packets are not counted.
     rates: Option<Rates>,
+    /// Over how long the sessions end at the stop.
+    drain_max: Duration,
+    sessions: OpenSessions,
     metrics: Metrics,
     stop: CancellationToken,
-}
-
-/// Goes with the request that begins a session, and so with the session, which keeps the request's parts.
-pub(super) struct Admission {
-    /// Where the commands of its client come, until its session takes them up.
-    pub(super) commands: Mutex<Option<mpsc::Receiver<Command>>>,
-    /// Who began it.
-    pub(super) client: Client,
-    _place: OwnedSemaphorePermit,
-    /// A session that polls has no connection that counts for its client as long as it lasts.
-    _guest: Option<Guest>,
-    _counted: Counted,
 }
 
 impl<S> EngineIo<S> {
@@ -94,6 +85,8 @@ impl<S> EngineIo<S> {
             silence_max,
             places,
             rates: None,
+            drain_max: Duration::ZERO,
+            sessions: OpenSessions::default(),
             metrics: metrics.clone(),
             stop,
         }
@@ -102,6 +95,12 @@ impl<S> EngineIo<S> {
     /// Counts with these what comes in the payloads of requests.
     pub fn with_rates(mut self, rates: Rates) -> Self {
         self.rates = Some(rates);
+        self
+    }
+
+    /// Keeps requests for so long when it stops, while the sessions end one after the other.
+    pub fn with_drain(mut self, drain_max: Duration) -> Self {
+        self.drain_max = drain_max;
         self
     }
 
@@ -118,7 +117,10 @@ impl<S> EngineIo<S> {
         Ok(())
     }
 
-    fn inspect(&self, upgrade: &Upgrade, request: &Request) {
+    fn prepare(&self, upgrade: &Upgrade, request: &Request, admission: Option<&Arc<Admission>>) {
+        if let Some(admission) = admission {
+            upgrade.end_with(GOING_AWAY, admission.leave.clone());
+        }
         if let Some(rates) = &self.rates {
             upgrade.inspect(inspector(rates.clone(), ClientNetwork::of_request(request)));
         }
@@ -126,12 +128,11 @@ impl<S> EngineIo<S> {
 
     fn admit(&self, request: &Request, is_connection: bool) -> Result<Arc<Admission>, Problem> {
         let book = request.data::<GuestBook>().filter(|_| !is_connection);
-        let _guest = book.map(|book| book.admit().ok_or_else(|| self.too_many())).transpose()?;
+        let guest = book.map(|book| book.admit().ok_or_else(|| self.too_many())).transpose()?;
         let place = self.places.clone().try_acquire_owned();
-        let _place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
-        let _counted = Counted::connection(&self.metrics, "socket.io");
-        let client = Client::of_request(request);
-        Ok(Arc::new(Admission { commands: Mutex::default(), client, _place, _guest, _counted }))
+        let place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
+        let counted = Counted::connection(&self.metrics, "socket.io");
+        Ok(Admission::new(Client::of_request(request), place, guest, counted))
     }
 
     fn too_many(&self) -> Problem {
@@ -153,11 +154,13 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session that polls.
     async fn begin(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, request.uri().clone(), String::new());
-        opening.extensions_mut().insert(self.admit(request, false)?);
+        let admission = self.admit(request, false)?;
+        opening.extensions_mut().insert(admission.clone());
         let mut answer = self.service.ask(opening).await?;
         // Else it is none, and says why.
         if answer.status() == StatusCode::OK {
             let opened = Opened::of(&answer.take_body().into_string().await?)?;
+            self.sessions.add(&opened.sid, &admission);
             opened.hear_first_ping(&*self.service, request).await?;
             if let Ok(sid) = HeaderValue::try_from(&opened.sid) {
                 answer.headers_mut().insert(SID_HEADER, sid);
@@ -170,7 +173,8 @@ impl<S: Library> EngineIo<S> {
     /// Begins a session, and lets the request's own connection join it.
     async fn begin_websocket(&self, request: &Request) -> poem::Result<Response> {
         let mut opening = translated(request, with_transport(request.uri(), "polling")?, String::new());
-        opening.extensions_mut().insert(self.admit(request, true)?);
+        let admission = self.admit(request, true)?;
+        opening.extensions_mut().insert(admission.clone());
         check(request.headers())?;
         let refused = self.service.ask(opening).await?;
         if refused.status() != StatusCode::OK {
@@ -184,7 +188,7 @@ impl<S: Library> EngineIo<S> {
         let mut leaving = translated(request, opened.uri(request.uri(), "polling")?, "1".to_owned());
         *leaving.method_mut() = Method::POST;
         let (upgrade, answer) = accept(request)?;
-        self.inspect(&upgrade, request);
+        self.prepare(&upgrade, request, Some(&admission));
         let (service, silence_max) = (self.service.clone(), self.silence_max);
         tokio::spawn(async move {
             let joined = async {
@@ -214,13 +218,19 @@ impl<S: Library> Endpoint for EngineIo<S> {
             let is_websocket = is_upgrade && query.split('&').any(|pair| pair == "transport=websocket");
             return if is_websocket { self.begin_websocket(&request).await } else { self.begin(&request).await };
         }
+        let admission = self.sessions.named_in(query);
+        if admission.as_ref().is_some_and(|admission| !admission.client.is_same_writer(&request)) {
+            return Err(
+                Problem::new(StatusCode::FORBIDDEN, "somebody else who is signed in has begun this session").into()
+            );
+        }
         let body = self.text_of(&mut request).await?;
         self.count_packets(ClientNetwork::of_request(&request), &body)?;
         let mut translated = translated(&request, request.uri().clone(), body);
         if is_upgrade {
             check(request.headers())?;
             let upgrade = request.data::<Upgrade>().and_then(|upgrade| {
-                self.inspect(upgrade, &request);
+                self.prepare(upgrade, &request, admission.as_ref());
                 upgrade.take()
             });
             let upgrade = upgrade.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "this can not be upgraded"))?;
@@ -230,7 +240,7 @@ impl<S: Library> Endpoint for EngineIo<S> {
         tokio::select! {
             answer = self.service.ask(translated) => Ok(answer?),
             // Its client takes the session for lost, and opens another one.
-            () = async { self.stop.cancelled().await; sleep(LAST_POLL_TIME_MAX).await } => {
+            () = async { self.stop.cancelled().await; sleep(self.drain_max + LAST_POLL_TIME_MAX).await } => {
                 Err(Problem::unavailable("the server stops").into())
             }
         }

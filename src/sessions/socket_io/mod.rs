@@ -1,5 +1,6 @@
 //! Socket.IO 4: the subscription in the envelopes of a protocol that many front ends speak already.
 
+mod admission;
 mod command;
 mod engine;
 mod following;
@@ -37,8 +38,8 @@ use crate::{
     listener::ClientNetwork,
     rates::{Patience, Rates},
 };
+use admission::Admission;
 use command::{Answer, Command, Kind};
-use engine::Admission;
 use session::Session;
 
 /// How long a client may take to answer a ping: one that is gone or stuck is let go within 45 seconds.
@@ -53,9 +54,9 @@ const PAYLOAD_BYTES_MAX: u64 = 100_000;
 const COMMANDS_WAITING_MAX: usize = 64;
 /// The most bytes of these, as JSON: any single one fits.
 const COMMANDS_WAITING_BYTES_MAX: usize = 256 * 1024;
-/// How long the sockets may take for their last words when the server stops, and then to close.
+/// How long the last sockets may take for their last words when the server stops, and then those to close that did not.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The clocks of Engine.IO and Socket.IO.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +106,7 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
         ready(Ok::<(), Infallible>(()))
     };
     io.ns("/", connected.with(connecting));
-    let closing = close_at_stop(io, sessions.stop.clone(), own);
+    let closing = close_at_stop(io, sessions.stop.clone(), sessions.drain_max + LAST_WORDS_TIME_MAX, own);
     let failed = sessions.failed.clone().drop_guard();
     sessions.tasks.spawn(async move {
         closing.await;
@@ -114,6 +115,7 @@ pub fn serve_socket_io(sessions: &Arc<Sessions>) -> impl Endpoint<Output = Respo
     let (places, stop) = (sessions.places.clone(), sessions.stop.clone());
     EngineIo::new(service, places, PAYLOAD_BYTES_MAX as usize, sessions.silence_max, &sessions.metrics, stop)
         .with_rates(sessions.rates.clone())
+        .with_drain(sessions.drain_max)
 }
 
 /// Counts events that no session looks at, and lets a client go that sends more and more of them.
@@ -191,7 +193,7 @@ fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: 
     };
     socket.on_disconnect(on_disconnect);
     let place = auth.as_ref().and_then(|auth| auth.get("after")).and_then(Value::as_str).map(str::to_owned);
-    let session = Session::new(socket, admission.client.clone(), sessions.clone(), commands, gone, place);
+    let session = Session::new(socket, &admission, sessions.clone(), commands, gone, place);
     // Waited for twice: by the server, and by who closes the sockets.
     own.spawn(sessions.tasks.track_future(session.run()));
 }
@@ -200,12 +202,12 @@ fn admission_of(socket: &SocketRef) -> Option<Arc<Admission>> {
     socket.req_parts().extensions.get::<Arc<Admission>>().cloned()
 }
 
-/// Closes the connections below the sockets, when these have said where they were. A socket that is disconnected by
+/// Closes the connections below the sockets that are still there when all have had the time to say where they were. A socket that is disconnected by
 /// itself would tell its client that the server wants to be rid of it, and official clients then stay away.
-async fn close_at_stop(io: SocketIo, stop: CancellationToken, own: TaskTracker) {
+async fn close_at_stop(io: SocketIo, stop: CancellationToken, sessions_end_max: Duration, own: TaskTracker) {
     stop.cancelled().await;
     own.close();
-    let _ = timeout(LAST_WORDS_TIME_MAX, own.wait()).await;
+    let _ = timeout(sessions_end_max, own.wait()).await;
     if timeout(CLOSE_TIME_MAX, io.close()).await.is_err() {
         debug!("some Socket.IO clients did not take their last packet");
     }

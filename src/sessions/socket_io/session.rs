@@ -14,6 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::Admission,
     command::{Answer, Command, Kind},
     following::Following,
     room::Room,
@@ -33,7 +34,7 @@ const ROOM_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How long a client may take for its last packet.
 const LAST_WORD_TIME_MAX: Duration = Duration::from_millis(400);
 
-/// The socket is closed, or the server stops.
+/// The socket is closed.
 struct End;
 
 /// Messages of one socket that are being inserted; when there are more, its commands wait.
@@ -67,6 +68,8 @@ pub(super) struct Session {
     commands: mpsc::Receiver<Command>,
     /// Cancelled when the socket is closed.
     gone: CancellationToken,
+    /// Closes the WebSocket below.
+    leave: CancellationToken,
     following: Following,
     /// What was read, and found no room after all.
     unsent: Option<Unsent>,
@@ -77,7 +80,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         socket: SocketRef,
-        client: Client,
+        admission: &Admission,
         sessions: Arc<Sessions>,
         commands: mpsc::Receiver<Command>,
         gone: CancellationToken,
@@ -87,7 +90,8 @@ impl Session {
             inserter: sessions.inserter.for_source("socket.io"),
             following: Following::new(sessions.sources.clone(), place),
             socket,
-            client,
+            client: admission.client.clone(),
+            leave: admission.leave.clone(),
             patience: Patience::default(),
             sessions,
             commands,
@@ -98,11 +102,16 @@ impl Session {
     }
 
     pub(super) async fn run(mut self) {
-        // It ends when the socket is gone, or the server stops; there is nobody else to tell.
-        let End = self.serve().await;
-        if self.sessions.stop.is_cancelled() && !self.gone.is_cancelled() {
-            // The place to come back with. The connection is closed when all have had the time to say it.
-            let _ = timeout(LAST_WORD_TIME_MAX, self.say_position()).await;
+        let sessions = self.sessions.clone();
+        tokio::select! {
+            // The socket is gone; there is nobody else to tell.
+            End = self.serve() => {}
+            () = sessions.dismissal() => {
+                // The place to come back with. What waits for the client is still written after that; who polls has it with
+                // the answer, and no connection that could be closed.
+                let _ = timeout(LAST_WORD_TIME_MAX, self.say_position()).await;
+                self.leave.cancel();
+            }
         }
         self.finish_inserts().await;
     }
@@ -121,10 +130,9 @@ impl Session {
             // A client that has taken something will soon have room again.
             let is_stuck = room == Room::Full && !has_told;
             pause = if is_stuck { (pause * 2).min(ROOM_PAUSE_MAX) } else { ROOM_PAUSE_MIN };
-            let (gone, stop) = (self.gone.clone(), self.sessions.stop.clone());
+            let gone = self.gone.clone();
             let done = tokio::select! {
                 () = gone.cancelled() => Err(End),
-                () = stop.cancelled() => Err(End),
                 turned = self.following.turn(), if is_reading && room == Room::Free => {
                     if turned { Ok(()) } else { Err(End) }
                 }
@@ -325,9 +333,6 @@ impl Session {
             tokio::select! {
                 () = self.gone.cancelled() => return Err(End),
                 () = sleep(pause) => pause = (pause * 2).min(ROOM_PAUSE_MAX),
-            }
-            if self.sessions.stop.is_cancelled() {
-                return Err(End);
             }
         }
     }
