@@ -9,7 +9,10 @@ use futures::{SinkExt, StreamExt};
 use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 use crate::{
@@ -385,7 +388,8 @@ async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come
 async fn sessions_end_one_after_the_other_when_the_server_stops() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
-    for _ in 0..60 {
+    // Over a second, then.
+    for _ in 0..200 {
         clients.push(Client::connect(&server, json!({})).await);
     }
     let is_one_gone = AtomicBool::new(false);
@@ -395,12 +399,14 @@ async fn sessions_end_one_after_the_other_when_the_server_stops() {
         while client.socket.send(Message::text(r#"421["unsubscribe",{"room":"general"}]"#)).await.is_ok() {
             let Some(packet) = client.packet().await else { break };
             answers += usize::from(packet.starts_with("431") && is_one_gone.load(Ordering::Relaxed));
+            // All of them have their turns on a slow machine, too.
+            sleep(Duration::from_millis(20)).await;
         }
         is_one_gone.store(true, Ordering::Relaxed);
         answers
     });
     let (answers, ()) = tokio::join!(futures::future::join_all(asking), server.stop());
-    assert!(answers.iter().sum::<usize>() > 60, "when one was gone, nobody else was served any more: {answers:?}");
+    assert!(answers.iter().sum::<usize>() > 10, "when one was gone, nobody else was served any more: {answers:?}");
 }
 
 #[tokio::test]
