@@ -451,7 +451,8 @@ fn check_one_story(verdict: &mut Verdict, readers: &[ReaderLog]) {
         let all: BTreeSet<(u32, (u64, u32))> =
             stretches.iter().flat_map(|stretch| stretch.told.iter().map(|event| (stretch.epoch, *event))).collect();
         for Stretch { reader, epoch, from, to, told } in stretches {
-            let inner = all.range((*epoch, (from + 1, 0))..(*epoch, (*to, 0)));
+            // Whoever was told nothing since has nothing in between.
+            let inner = all.range((*epoch, (from + 1, 0))..(*epoch, ((*to).max(from + 1), 0)));
             for (_, event) in inner.filter(|(_, event)| !told.contains(event)) {
                 let words = format!("{}: was not told of {event:x?}, which another reader was", reader.name);
                 found(&mut verdict.unseen, Instant::now(), words);

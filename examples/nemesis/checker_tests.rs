@@ -111,6 +111,9 @@ fn an_event_that_was_lost_and_that_a_later_one_covers_is_a_silent_gap() {
     late.record(Seen::Joined { after: at(2, 2) });
     late.record(Seen::Moved { cursor: at(4, 0) });
     assert_eq!(verdict_on(&late).unseen.len(), 1, "and of those behind it");
+    let mut silent = whole.clone();
+    silent.record(Seen::Reloaded { cursor: at(3, 1), messages: stored(&["x"]) });
+    assert!(verdict_on(&silent).is_kept(), "who was told nothing since has missed nothing");
     let mut filtered = reader("filtered", &[(3, 1, "x")]);
     filtered.rooms = vec!["a".into()];
     assert!(verdict_on(&filtered).is_kept(), "who follows other rooms is told another story");
