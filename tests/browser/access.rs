@@ -68,6 +68,37 @@ async fn axe_finds_nothing_in_either_theme() {
 }
 
 #[tokio::test]
+async fn the_initials_can_be_read_on_every_colour_of_a_name() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open(&format!("{}/rooms/general", server.url)).await;
+                // They are for eyes only, so axe does not look at them. The contrast is that of WCAG 2.
+                let contrasts = "const avatar = document.body.appendChild(document.createElement('span'));
+                    const context = new OffscreenCanvas(1, 1).getContext('2d');
+                    const luminance = (colour) => {
+                        context.fillStyle = colour;
+                        context.fillRect(0, 0, 1, 1);
+                        const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((part) => part / 255)
+                            .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+                        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                    };
+                    return Array.from({ length: 12 }, (_, hue) => {
+                        avatar.className = `avatar hue-${hue}`;
+                        const { color, backgroundColor } = getComputedStyle(avatar);
+                        return (luminance(color) + 0.05) / (luminance(backgroundColor) + 0.05);
+                    })";
+                let contrasts: Vec<f64> = ana.ask(contrasts).await;
+                assert!(contrasts.iter().all(|contrast| (4.5..21.0).contains(contrast)), "{contrasts:?}");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_keyboard_is_enough() {
     with_chromium(async |chromium| {
         let server = TestServer::start().await;

@@ -99,6 +99,14 @@ async fn without_javascript_search_and_links_work_too() {
                 ana.wait("newer ones", async || is_shown(110).await).await;
                 ana.click("#newest").await;
                 ana.wait("the newest", async || is_shown(199).await).await;
+                let older = ana.driver.find(thirtyfour::By::Id("older")).await.unwrap();
+                let older = older.attr("href").await.unwrap().unwrap();
+                ana.open(&format!("{}{older}", server.url)).await;
+                assert!(is_shown(149).await && is_shown(100).await && !is_shown(150).await, "the page before");
+                // Whoever asks for it has the page load itself again; there, a link leads to the form.
+                ana.open(&format!("{}/rooms/general?refresh=on", server.url)).await;
+                let page = ana.driver.source().await.unwrap();
+                assert!(page.contains("http-equiv=\"refresh\" content=\"15\"") && !page.contains("<textarea"));
             })
             .await;
         server.stop().await;

@@ -56,6 +56,33 @@ async fn the_first_page_is_small_and_its_files_are_kept_for_ever() {
 }
 
 #[tokio::test]
+async fn what_the_server_rendered_does_not_move_when_the_page_becomes_live() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let documents = (0..60).map(|n| doc! { "content": n.to_string(), "sender": "Luis", "date": DateTime::now() });
+        server.messages().insert_many(documents).await.unwrap();
+        for width in [1200, 400] {
+            chromium
+                .window(Window { width, ..Window::default() }, async |ana| {
+                    ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                    ana.wait("all of it has come", async || ana.text_of("#here").await == "1 here").await;
+                    // The share of the window that moved, times how far, as browsers count it: 0.1 is called good.
+                    let shift = "const done = arguments[0]; let sum = 0;
+                        new PerformanceObserver((list) => {
+                            for (const { value } of list.getEntries()) sum += value;
+                        }).observe({ type: 'layout-shift', buffered: true });
+                        requestAnimationFrame(() => requestAnimationFrame(() => done(sum)))";
+                    let shift = ana.driver.execute_async(shift, Vec::new()).await.unwrap().convert::<f64>().unwrap();
+                    assert!(shift < 0.02, "{shift} at {width} px");
+                })
+                .await;
+        }
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn five_hundred_messages_a_second_do_not_stop_the_page() {
     with_chromium(async |chromium| {
         let server = TestServer::start().await;

@@ -304,6 +304,15 @@ async fn a_message_looks_the_same_live_and_after_a_reload() {
                 let live = look().await;
                 ana.open_live(&room).await;
                 assert_eq!(look().await, live);
+                let links = "return [...document.querySelectorAll('#rows .text a')].map(({ protocol, rel, target }) =>
+                    [protocol, rel, target].join())";
+                let links: Vec<String> = ana.ask(links).await;
+                assert!(!links.is_empty());
+                for link in links {
+                    let (protocol, rest) = link.split_once(',').unwrap();
+                    assert!(matches!(protocol, "https:" | "http:"), "{link}");
+                    assert_eq!(rest, "noopener noreferrer nofollow ugc,_blank");
+                }
             })
             .await;
         server.stop().await;
