@@ -2,6 +2,7 @@
 
 use mongodb::bson::{DateTime, doc};
 use serde_json::json;
+use thirtyfour::prelude::*;
 
 use crate::{
     chromium::{Person, Window, with_chromium},
@@ -285,6 +286,37 @@ async fn whoever_writes_from_an_inbox_and_has_no_other_name_is_known_by_it() {
                 })
                 .await;
         }
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_or_a_person_is_opened_by_name() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |ana| {
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                ana.driver.find(By::Id("open-room")).await.unwrap().send_keys("la nueva" + Key::Enter).await.unwrap();
+                ana.wait("it is made", async || ana.text_of("h1").await == "la nueva").await;
+                ana.wait("it is live", async || ana.connection().await == "Live").await;
+                ana.say("Ana", "first").await;
+                ana.wait_for_messages(&["first"]).await;
+                assert!(places(&ana).await.contains(&"la nueva".into()), "{:?}", places(&ana).await);
+                // Her name is known by now: only the other one's is asked for.
+                assert_eq!(ana.text_of("label[for=open-inbox]").await, "");
+                ana.driver.find(By::Id("open-to")).await.unwrap().send_keys("Luis" + Key::Enter).await.unwrap();
+                ana.wait("it is her inbox", async || ana.text_of("h1").await == "Inbox of Ana").await;
+                ana.wait("it is live", async || ana.connection().await == "Live").await;
+                assert!(ana.text_of(".notice").await.contains("a direct message is not secret"));
+                assert_eq!(ana.field("recipient").await.prop("value").await.unwrap().as_deref(), Some("Luis"));
+                ana.field("content").await.send_keys("psst" + Key::Enter).await.unwrap();
+                ana.wait_for_messages(&["psst"]).await;
+                let direct = doc! { "sender": "Ana", "recipient": "Luis", "content": "psst" };
+                assert_eq!(server.messages().count_documents(direct).await.unwrap(), 1);
+            })
+            .await;
         server.stop().await;
     })
     .await;
