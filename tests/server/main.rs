@@ -20,6 +20,7 @@ mod health;
 mod http2;
 mod input;
 mod logs;
+mod memory;
 mod metrics;
 mod mongod;
 mod noise;

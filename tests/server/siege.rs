@@ -7,10 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
-use corriente::config::Config;
-use futures::{SinkExt, StreamExt};
-use mongodb::bson::doc;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -214,97 +210,4 @@ async fn streams_that_are_opened_and_reset_without_end_are_ended() {
         }
     };
     healthy.chat_during("rapid reset", attacks).await;
-}
-
-#[tokio::test]
-async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_imply() {
-    const READERS: usize = 100;
-    const FLAGS: [&str; 16] = [
-        "--connections-max",
-        "300",
-        "--log-bytes-max",
-        "8388608",
-        "--replays-max",
-        "1",
-        "--replay-bytes-max",
-        "2097152",
-        "--replays-kept-bytes-max",
-        "8388608",
-        "--inserts-waiting-bytes-max",
-        "2097152",
-        "--bodies-bytes-max",
-        "4194304",
-        "--silence-secs",
-        "30",
-    ];
-    let world = World::shared_by(0).await;
-    let program = Program::start_with(&world, &FLAGS).await;
-    let implied_kib = Config::parse_from(["corriente"].iter().chain(&FLAGS)).memory_bytes_max() as u64 / 1024;
-    let address = program.url.trim_start_matches("http://").to_owned();
-    let page = reqwest::get(format!("{}/api/messages?room=a", program.url)).await.unwrap().text().await.unwrap();
-    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
-    let cursor = page["cursor"].as_str().expect("a cursor").to_owned();
-
-    let mut held = Vec::new();
-    // Readers that join and then never read, and messages and bodies of which the end does not come.
-    let mut stuck = Vec::new();
-    for _ in 0..READERS {
-        stuck.push(join(&program, "room=a").await);
-    }
-    for _ in 0..40 {
-        let mut socket = TcpStream::connect(&address).await.unwrap();
-        let handshake = format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        socket.write_all(handshake.as_bytes()).await.unwrap();
-        let frame = [&[0x81, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0][..], &[b'x'; 65_000]].concat();
-        socket.write_all(&frame).await.unwrap();
-        held.push(socket);
-        let mut socket = TcpStream::connect(&address).await.unwrap();
-        let head = format!(
-            "POST /api/messages HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        // The server reads no more of it than there is room for.
-        let _ = timeout(Duration::from_millis(200), socket.write_all(&[b' '; 64_000])).await;
-        held.push(socket);
-    }
-    // Many times the log.
-    for _ in 0..20 {
-        let documents =
-            (0..1_000).map(|n| doc! { "content": format!("{n} {}", "x".repeat(3_000)), "sender": "Ana", "room": "a" });
-        world.messages().insert_many(documents).await.unwrap();
-    }
-    // Some come back from before all that, some ask for much and do not read it, and some write.
-    for _ in 0..10 {
-        stuck.push(join(&program, &format!("room=a&after={cursor}")).await);
-        let mut socket = TcpStream::connect(&address).await.unwrap();
-        let get = format!("GET /api/messages?room=a&limit=200 HTTP/1.1\r\nHost: {address}\r\n\r\n");
-        socket.write_all(get.as_bytes()).await.unwrap();
-        held.push(socket);
-    }
-    let mut writer = join(&program, "").await;
-    for n in 0..2_000 {
-        let frame =
-            json!({ "type": "send", "room": "b", "sender": "Ana", "content": format!("{n} {}", "ñ".repeat(3_000)) });
-        writer.send(tokio_tungstenite::tungstenite::Message::text(frame.to_string())).await.unwrap();
-        if n % 20 == 19 {
-            while let Ok(Some(_)) = timeout(Duration::from_millis(1), writer.next()).await {}
-        }
-    }
-    let resident_kib = program.resident_kib();
-    println!("all limits reached: {resident_kib} KiB resident, {implied_kib} KiB implied");
-    assert!(
-        resident_kib < implied_kib,
-        "{resident_kib} KiB are resident, and the settings imply {implied_kib} at most"
-    );
-    drop((stuck, held));
-}
-
-async fn join(
-    program: &Program,
-    query: &str,
-) -> tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>> {
-    Follower::join(&program.url, query).await.socket
 }
