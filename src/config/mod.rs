@@ -39,8 +39,9 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 /// What the program takes by itself, with the driver's connections, the tables of rates, and what the allocator keeps.
 const PROGRAM_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// What one connection can make the server hold at most: a message of 64 KiB of which the last byte does not come, in
-/// memory that grew with it; as much that was read ahead; and an answer or a frame that is not taken.
-const CONNECTION_BYTES_MAX: usize = 256 * 1024;
+/// memory that grew with it; as much that was read ahead; and an answer or a frame that is not taken. A session of
+/// Socket.IO, instead of that ahead: 256 KiB of commands that wait, and some 80 KiB of packets that are not taken.
+const CONNECTION_BYTES_MAX: usize = 512 * 1024;
 
 /// A realtime chat server driven by MongoDB change streams.
 ///

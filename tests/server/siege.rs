@@ -211,3 +211,38 @@ async fn streams_that_are_opened_and_reset_without_end_are_ended() {
     };
     healthy.chat_during("rapid reset", attacks).await;
 }
+
+#[tokio::test]
+async fn without_descriptors_for_new_connections_it_waits_and_goes_on_by_itself() {
+    let world = World::shared_by(0).await;
+    let program = Program::start_with(&world, &[]).await;
+    let mut healthy = Follower::join(&program.url, "room=healthy").await;
+    healthy.expect("ready").await;
+    let send = json!({ "type": "send", "room": "healthy", "sender": "Ana", "content": "before" });
+    let mut say = async || {
+        healthy.send(send.clone()).await;
+        while healthy.next().await.expect("it stays connected")["type"] != "created" {}
+    };
+    say().await;
+
+    // Fewer than it has open already.
+    program.limit_descriptors(10).await;
+    let address = program.url.trim_start_matches("http://").to_owned();
+    let mut waiting = TcpStream::connect(&address).await.expect("the system takes it");
+    waiting.write_all(format!("GET /livez HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.expect("a request");
+    let (began, used) = (Instant::now(), program.processor_time());
+    let answer = timeout(Duration::from_secs(3), waiting.read_u8()).await;
+    assert!(answer.is_err(), "it was accepted: {answer:?}");
+    let spent = program.processor_time() - used;
+    assert!(spent < began.elapsed() / 2, "{spent:?} of processor time within {:?}: it spins", began.elapsed());
+    // Those who are there are served.
+    say().await;
+
+    program.limit_descriptors(4_000).await;
+    let mut answer = [0; 15];
+    timeout(Duration::from_secs(PATIENCE_SECS), waiting.read_exact(&mut answer))
+        .await
+        .expect("in time")
+        .expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}

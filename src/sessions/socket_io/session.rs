@@ -17,7 +17,7 @@ use super::{
     admission::Admission,
     command::{Answer, Command, Kind},
     following::Following,
-    room::Room,
+    room::{Room, Waiting},
 };
 use crate::{
     cursor::Cursor,
@@ -61,6 +61,7 @@ impl Unsent {
 /// One socket.
 pub(super) struct Session {
     socket: SocketRef,
+    waiting: Waiting,
     client: Client,
     patience: Patience,
     sessions: Arc<Sessions>,
@@ -90,6 +91,7 @@ impl Session {
             inserter: sessions.inserter.for_source("socket.io"),
             following: Following::new(sessions.sources.clone(), place),
             socket,
+            waiting: Waiting::default(),
             client: admission.client.clone(),
             leave: admission.leave.clone(),
             patience: Patience::default(),
@@ -159,22 +161,22 @@ impl Session {
         let Some(subscription) = &mut self.following.subscription else {
             return (Room::Free, false);
         };
-        let mut room = Room::of(&self.socket);
+        let mut room = self.waiting.room(&self.socket);
         if room != Room::Free {
             return (room, false);
         }
         if let Some(unsent) = self.unsent.take() {
-            room = emit(&self.socket, unsent.kind, &unsent.json);
+            room = emit(&self.socket, &mut self.waiting, unsent.kind, &unsent.json);
             if room != Room::Free {
                 self.unsent = Some(unsent);
                 return (room, false);
             }
         }
         let (mut has_told, mut is_reset) = (false, false);
-        let (socket, unsent) = (&self.socket, &mut self.unsent);
+        let (socket, waiting, unsent) = (&self.socket, &mut self.waiting, &mut self.unsent);
         subscription.tell(&self.sessions.metrics, |piece| {
             is_reset |= piece.kind == "reset";
-            room = emit(socket, piece.kind, piece.json);
+            room = emit(socket, waiting, piece.kind, piece.json);
             if room == Room::Full {
                 // There was room, and the library took it for packets of its own.
                 *unsent = Some(Unsent { kind: piece.kind, cursor: piece.cursor, json: piece.json.to_vec() });
@@ -182,7 +184,7 @@ impl Session {
             }
             has_told = true;
             if room == Room::Free {
-                room = Room::of(socket);
+                room = waiting.room(socket);
             }
             if room == Room::Free { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
@@ -285,6 +287,7 @@ impl Session {
     async fn acknowledge(&mut self, answer: Answer, done: Value) -> Result<(), End> {
         if answer.is_awaited {
             self.wait_for_room().await?;
+            self.waiting.note(done.to_string().len());
             let _ = answer.ack.send(&done);
         }
         Ok(())
@@ -315,7 +318,7 @@ impl Session {
 
     async fn say(&mut self, kind: &'static str, json: &[u8]) -> Result<(), End> {
         self.wait_for_room().await?;
-        match emit(&self.socket, kind, json) {
+        match emit(&self.socket, &mut self.waiting, kind, json) {
             Room::Gone => Err(End),
             // It is said once more in a while, or it was of no use to a client that does not read.
             Room::Free | Room::Full => Ok(()),
@@ -325,7 +328,7 @@ impl Session {
     async fn wait_for_room(&mut self) -> Result<(), End> {
         let mut pause = ROOM_PAUSE_MIN;
         loop {
-            match Room::of(&self.socket) {
+            match self.waiting.room(&self.socket) {
                 Room::Free => return Ok(()),
                 Room::Gone => return Err(End),
                 Room::Full => {}
@@ -344,13 +347,17 @@ fn id_in(data: &Value) -> Option<String> {
 }
 
 /// Sends one event with the frame as its argument.
-fn emit(socket: &SocketRef, kind: &'static str, json: &[u8]) -> Room {
+fn emit(socket: &SocketRef, waiting: &mut Waiting, kind: &'static str, json: &[u8]) -> Room {
     // It was JSON when it was written; to be looked through once more costs less than to be written once more.
     let Ok(json) = serde_json::from_slice::<&RawValue>(json) else {
         return Room::Free;
     };
     match socket.emit(kind, json) {
-        Ok(()) | Err(SendError::Serialize(_)) => Room::Free,
+        Ok(()) => {
+            waiting.note(json.get().len());
+            Room::Free
+        }
+        Err(SendError::Serialize(_)) => Room::Free,
         Err(SendError::Socket(SocketError::InternalChannelFull)) => Room::Full,
         Err(SendError::Socket(_)) => Room::Gone,
     }

@@ -105,6 +105,13 @@ impl Program {
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
+    /// Lets it have so many descriptors open, whatever it has now.
+    pub async fn limit_descriptors(&self, count: u32) {
+        let arguments = [format!("--pid={}", self.pid()), format!("--nofile={count}:")];
+        let status = Command::new("prlimit").args(arguments).status().await.expect("prlimit of util-linux runs");
+        assert!(status.success(), "{status}");
+    }
+
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("Linux tells").count()
