@@ -91,7 +91,9 @@ impl Upgrade {
             let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
             let mut stream = parts.io.into_inner();
             stream.inspection.show(&parts.read_buf).ok()?;
-            (stream.unread, stream.life, stream._behind_proxy) = (parts.read_buf, None, guest);
+            // A copy, which is nearly always of nothing: a part of hyper's buffer, also an empty one, would keep all 16 KB.
+            stream.unread = Bytes::copy_from_slice(&parts.read_buf);
+            (stream.life, stream._behind_proxy) = (None, guest);
             Some(stream)
         }
     }
