@@ -42,7 +42,7 @@ use super::{
     guests::{Guest, GuestBook, Guests},
     network::ClientNetwork,
     proxies::{client_of, is_forwarded},
-    stream::{ClientStream, Inspection, Life, Upgrade},
+    stream::{ClientStream, Life, Upgrade},
 };
 use crate::telemetry::Seldom;
 
@@ -85,8 +85,8 @@ where
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(silence_max));
         let life = Arc::new(Life::new());
-        let inspection = Inspection::default();
-        let stream = ClientStream::new(stream, inspection.clone(), life.clone(), guest);
+        let own = Arc::new(guest);
+        let stream = ClientStream::new(stream, life.clone(), own.clone());
 
         let (has_asked, is_http_1) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let untaken = Untaken::default();
@@ -115,7 +115,8 @@ where
                     Ok(None)
                 };
                 if let (Some(upgrade), Ok(guest)) = (request.extensions_mut().remove::<OnUpgrade>(), &guest) {
-                    request.extensions_mut().insert(Upgrade::new(upgrade, inspection.clone(), guest.clone()));
+                    let guest = guest.clone().unwrap_or_else(|| own.clone());
+                    request.extensions_mut().insert(Upgrade::new(upgrade, guest));
                 }
                 let has_body = !request.body().is_end_stream();
                 let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());

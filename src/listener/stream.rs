@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -24,76 +24,39 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::guests::Guest;
 
 /// Looks at what a client sends, before anybody else does. An error ends the connection.
-pub type Inspector = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
-
-/// Who stands between a connection and its reader, if anybody does. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Inspection(Arc<Between>);
-
-#[derive(Default)]
-struct Between {
-    inspector: OnceLock<Mutex<Inspector>>,
-    farewell: OnceLock<Farewell>,
-}
-
-/// The last that is heard of a client, and when.
-struct Farewell {
-    at: CancellationToken,
-    words: &'static [u8],
-}
-
-impl Inspection {
-    fn show(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.0.inspector.get() {
-            Some(inspector) => inspector.lock().unwrap_or_else(PoisonError::into_inner)(bytes),
-            None => Ok(()),
-        }
-    }
-}
+pub type Inspector = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send + Sync>;
 
 /// Stands in the extensions of a request that asks for another protocol. Whoever answers it with 101 can have the
 /// connection itself, without the layers that hyper and Poem put around it: those cost a lock and a copy per write.
 #[derive(Clone)]
 pub struct Upgrade {
     upgrade: Arc<Mutex<Option<OnUpgrade>>>,
-    inspection: Inspection,
-    /// The place of a client behind a proxy.
-    guest: Option<Arc<Guest>>,
+    guest: Arc<Guest>,
 }
 
 impl Upgrade {
-    pub(super) fn new(upgrade: OnUpgrade, inspection: Inspection, guest: Option<Arc<Guest>>) -> Self {
-        Self { upgrade: Arc::new(Mutex::new(Some(upgrade))), inspection, guest }
+    pub(super) fn new(upgrade: OnUpgrade, guest: Arc<Guest>) -> Self {
+        Self { upgrade: Arc::new(Mutex::new(Some(upgrade))), guest }
     }
 
-    /// Shows all that the client sends from now on to `inspector`, also where a library reads it. Only the first one counts.
-    pub fn inspect(&self, inspector: Inspector) {
-        let _ = self.inspection.0.inspector.set(Mutex::new(inspector));
-    }
-
-    /// At `at` whoever reads from the connection hears these words, as if the client had said them, and then its end: for a
-    /// library that can not be told to close one connection. Only the first one counts.
-    pub fn end_with(&self, words: &'static [u8], at: CancellationToken) {
-        let _ = self.inspection.0.farewell.set(Farewell { at, words });
-    }
-
-    /// What hyper gave, for a library that speaks to hyper itself; `None` when it was given away before.
-    pub fn take(&self) -> Option<OnUpgrade> {
-        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The place of the connection's client, which counts once, until both the connection and what is returned are gone: for
+    /// what may outlive the connection.
+    pub fn guest(&self) -> Arc<Guest> {
+        self.guest.clone()
     }
 
     /// The connection, when the answer has gone out; `None` when it was given away before, broke, or is not there
     /// within `patience`.
     pub fn stream(&self, patience: Duration) -> impl Future<Output = Option<ClientStream>> + Send + use<> {
-        let (upgrade, guest) = (self.take(), self.guest.clone());
+        let upgrade = self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let guest = self.guest.clone();
         async move {
             let upgraded = timeout(patience, upgrade?).await.ok()?.ok()?;
             let parts = auto::upgrade::downcast::<TokioIo<ClientStream>>(upgraded).ok()?;
             let mut stream = parts.io.into_inner();
-            stream.inspection.show(&parts.read_buf).ok()?;
             // A copy, which is nearly always of nothing: a part of hyper's buffer, also an empty one, would keep all 16 KB.
             stream.unread = Bytes::copy_from_slice(&parts.read_buf);
-            (stream.life, stream._behind_proxy) = (None, guest);
+            (stream.life, stream._behind_proxy) = (None, Some(guest));
             Some(stream)
         }
     }
@@ -124,11 +87,12 @@ impl Life {
     }
 }
 
-/// How far the farewell of a stream is.
+/// How a stream ends.
 enum Ending {
-    /// It has none yet.
-    Unknown,
-    Awaited(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// When its client ends it.
+    Open,
+    /// Then with these words, if its client has not ended it before.
+    Awaited(Pin<Box<WaitForCancellationFutureOwned>>, &'static [u8]),
     Said,
 }
 
@@ -137,33 +101,44 @@ pub struct ClientStream {
     stream: TcpStream,
     /// What was read of the next protocol together with the last request.
     unread: Bytes,
-    inspection: Inspection,
+    inspector: Option<Inspector>,
     ending: Ending,
     /// `None` after HTTP: what comes then has deadlines of its own.
     life: Option<Arc<Life>>,
-    _guest: Guest,
+    _guest: Arc<Guest>,
     /// The client's own place, where the connection is that of a proxy.
     _behind_proxy: Option<Arc<Guest>>,
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, inspection: Inspection, life: Arc<Life>, guest: Guest) -> Self {
-        let (unread, ending) = (Bytes::new(), Ending::Unknown);
-        Self { stream, unread, inspection, ending, life: Some(life), _guest: guest, _behind_proxy: None }
+    pub(super) fn new(stream: TcpStream, life: Arc<Life>, guest: Arc<Guest>) -> Self {
+        let (unread, inspector, ending) = (Bytes::new(), None, Ending::Open);
+        Self { stream, unread, inspector, ending, life: Some(life), _guest: guest, _behind_proxy: None }
+    }
+
+    /// Shows all that the client sends from now on to `inspector`, also where a library reads it, and what is not read yet of
+    /// what it has sent.
+    ///
+    /// # Errors
+    /// Those of the inspector.
+    pub fn inspect(&mut self, mut inspector: Inspector) -> io::Result<()> {
+        inspector(&self.unread)?;
+        self.inspector = Some(inspector);
+        Ok(())
+    }
+
+    /// At `at` whoever reads from the connection hears these words, as if the client had said them, and then its end: for a
+    /// library that can not be told to close one connection.
+    pub fn end_with(&mut self, words: &'static [u8], at: CancellationToken) {
+        self.ending = Ending::Awaited(Box::pin(at.cancelled_owned()), words);
     }
 
     /// Whether it is over, by its farewell and not by its client. Sees to it that somebody is woken then.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(farewell) = self.inspection.0.farewell.get() else {
-            return false;
-        };
-        if let Ending::Unknown = self.ending {
-            self.ending = Ending::Awaited(Box::pin(farewell.at.clone().cancelled_owned()));
-        }
-        if let Ending::Awaited(at) = &mut self.ending
+        if let Ending::Awaited(at, words) = &mut self.ending
             && at.as_mut().poll(cx).is_ready()
         {
-            (self.unread, self.ending) = (Bytes::from_static(farewell.words), Ending::Said);
+            (self.unread, self.ending) = (Bytes::from_static(words), Ending::Said);
         }
         matches!(self.ending, Ending::Said)
     }
@@ -189,7 +164,10 @@ impl AsyncRead for ClientStream {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.note(&Poll::Ready(Ok(buf.filled().len() - before)));
-        Poll::Ready(self.inspection.show(&buf.filled()[before..]))
+        match &mut self.inspector {
+            Some(inspector) => Poll::Ready(inspector(&buf.filled()[before..])),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 

@@ -25,14 +25,6 @@ pub fn accept(request: &Request) -> Result<(Upgrade, Response), Problem> {
     Ok((upgrade, answer))
 }
 
-/// Finds out whether a request is a handshake, for whoever answers it by other means.
-///
-/// # Errors
-/// When it is none.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
-    handshake_key(headers).map(drop)
-}
-
 /// The client's key, when the request is a handshake of RFC 6455.
 fn handshake_key(headers: &HeaderMap) -> Result<&str, Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -131,8 +131,27 @@ impl Sessions {
     /// a busy server do not all come back in one moment. A server with few clients does not keep them waiting.
     pub(super) async fn dismissal(&self) {
         self.stop.cancelled().await;
-        let spread = self.drain_max.min(DRAIN_PER_SESSION * u32::try_from(self.tasks.len()).unwrap_or(u32::MAX));
+        let spread = drain_of(self.tasks.len(), self.drain_max);
         // Boxed: every session waits for the line above, and few for this one.
         Box::pin(sleep(spread.mul_f64(rand::random()))).await;
+    }
+}
+
+/// Over how long so many sessions end.
+fn drain_of(sessions: usize, drain_max: Duration) -> Duration {
+    drain_max.min(DRAIN_PER_SESSION.saturating_mul(u32::try_from(sessions).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_sessions_there_are_the_longer_they_take_to_end_up_to_the_bound() {
+        let drain_max = Duration::from_secs(10);
+        assert_eq!(drain_of(0, drain_max), Duration::ZERO);
+        assert_eq!(drain_of(200, drain_max), Duration::from_secs(1));
+        assert_eq!(drain_of(50_000, drain_max), drain_max);
+        assert_eq!(drain_of(usize::MAX, drain_max), drain_max);
     }
 }

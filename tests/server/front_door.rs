@@ -10,7 +10,6 @@ use corriente::{
 };
 use futures::{SinkExt, StreamExt};
 use poem::{EndpointExt, Response, Route, get, handler};
-use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,7 +18,10 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Answer, Follower, PATIENCE_SECS, TestServer, eventually};
+use crate::{
+    harness::{Follower, PATIENCE_SECS, TestServer, eventually},
+    socket_io::poll,
+};
 
 async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap()
@@ -182,14 +184,12 @@ async fn sessions_have_a_bound_over_all_transports_also_when_they_share_a_connec
     let server = TestServer::start_with(&["--connections-max", "5"]).await;
     // Of one address alone its connections count besides, and there would be no room for five.
     let elsewhere = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
-    let open = "/socket.io/?EIO=4&transport=polling";
     for n in 0..5 {
         // Over two connections: with polling, a session is none.
         let begun = match n {
-            ..2 => server.request(Method::GET, open),
-            _ => elsewhere.get(format!("{}{open}", server.url)),
+            ..2 => poll(|method, path| server.request(method, path)).await,
+            _ => poll(|method, path| elsewhere.request(method, format!("{}{path}", server.url))).await,
         };
-        let begun = Answer::to(begun).await;
         assert_eq!(begun.status, 200, "{}", begun.text);
     }
     for path in ["/api/events?room=a", "/api/changes?room=a&after=x&wait=10", "/socket.io/?EIO=4&transport=polling"] {

@@ -6,7 +6,11 @@ use futures::{SinkExt, StreamExt};
 use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
@@ -21,7 +25,7 @@ use tokio_tungstenite::{
 
 use crate::{
     harness::{Answer, PATIENCE_SECS, TestServer, eventually},
-    socket_io::Client,
+    socket_io::{Client, handshake, poll},
 };
 
 /// More than any limit of these tests lets through, however slow the machine is.
@@ -49,10 +53,7 @@ fn check_retry_after(answer: &Answer) {
 }
 
 /// A handshake of a client that a proxy asks for.
-async fn join_for(
-    server: &TestServer,
-    client: &str,
-) -> Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>, u16> {
+async fn join_for(server: &TestServer, client: &str) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, u16> {
     let url = format!("{}/ws?room=general", server.url.replacen("http", "ws", 1));
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("X-Forwarded-For", client.parse().unwrap());
@@ -313,6 +314,60 @@ async fn who_floods_socket_io_with_pongs_or_acknowledgements_is_cut_also_after_a
 }
 
 #[tokio::test]
+async fn what_comes_together_with_an_upgrade_counts_too() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    let opened = server.fetch("/socket.io/?EIO=4&transport=polling").await;
+    let path = format!("/socket.io/?EIO=4&transport=websocket&sid={}", opened.header("engine-io-sid"));
+    let mut socket = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let probe = b"\x81\x86\0\0\0\x002probe\x81\x81\0\0\0\x005";
+    // The header of a pong. For whoever has missed it, its 125 bytes begin with the header of a frame that never ends.
+    socket.write_all(&[&handshake(&path)[..], probe, b"\x8A\xFD\0\0\0\0"].concat()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"3probe") {
+        let reading = timeout(Duration::from_secs(PATIENCE_SECS), socket.read_buf(&mut said)).await;
+        assert_ne!(reading.expect("an answer").unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+    }
+    socket.write_all(&[b"\x82\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", &[b'x'; 115][..]].concat()).await.unwrap();
+    let pongs = b"\x8A\x80\0\0\0\0".repeat(50);
+    let flood = async {
+        while socket.write_all(&pongs).await.is_ok() {
+            // The server has its turn, too.
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(PATIENCE_SECS), flood).await.expect("the flood is ended");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_upgraded_goes_on_as_what_it_was() {
+    let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
+    for version in [9, 4] {
+        let mut socket = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+        let refused = handshake(&format!("/socket.io/?EIO={version}&transport=websocket&sid=AAAAAAAAAAAAAAAA"));
+        // As frames of a client these would be far too many.
+        let body = b"\x8A\x80\0\0\0\0".repeat(2_000);
+        let head = "POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length";
+        let innocent = [format!("{head}: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+        let last = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut said = String::new();
+        let talk = async {
+            socket.write_all(&refused).await.unwrap();
+            // One after the other: what the server does with the first one is over before it reads the next one.
+            let mut first = [0; 12];
+            socket.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"HTTP/1.1 400", "version {version}");
+            socket.write_all(&[&innocent[..], last].concat()).await.unwrap();
+            socket.read_to_string(&mut said).await
+        };
+        timeout(Duration::from_secs(PATIENCE_SECS), talk).await.expect("answers").unwrap();
+        assert!(said.contains("HTTP/1.1 400") || said.contains("HTTP/1.1 429"), "{said}");
+        assert!(said.contains("HTTP/1.1 200"), "{said}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn each_packet_of_a_payload_counts() {
     let server = TestServer::start_with(&["--rate-requests-per-address", "1"]).await;
     let session = "/socket.io/?EIO=4&transport=polling";
@@ -326,16 +381,16 @@ async fn each_packet_of_a_payload_counts() {
 #[tokio::test]
 async fn sessions_that_poll_count_for_their_address_and_others_have_theirs() {
     let server = TestServer::start_with(&["--connections-per-address-max", "5"]).await;
-    let open = "/socket.io/?EIO=4&transport=polling";
-    assert_eq!(server.fetch(open).await.status, 200);
+    let begin = async || poll(|method, path| server.request(method, path)).await.status.as_u16();
+    assert_eq!(begin().await, 200);
     let mut statuses = Vec::new();
     for _ in 0..5 {
-        statuses.push(server.fetch(open).await.status.as_u16());
+        statuses.push(begin().await);
     }
     assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
     assert!(server.metric(r#"corriente_refusals_total{reason="connections"}"#).await >= 1);
     let other = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
-    assert_eq!(other.get(format!("{}{open}", server.url)).send().await.unwrap().status(), 200);
+    assert_eq!(poll(|method, path| other.request(method, format!("{}{path}", server.url))).await.status, 200);
     server.stop().await;
 }
 

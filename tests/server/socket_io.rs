@@ -7,9 +7,10 @@ use std::{
 
 use futures::{SinkExt, StreamExt};
 use mongodb::bson::{doc, oid::ObjectId};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -140,6 +141,19 @@ impl Client {
     pub async fn subscribe(&mut self, argument: Value) -> Value {
         self.ask("subscribe", argument).await.0
     }
+}
+
+/// Begins a session that polls, and joins it: one that is not joined ends after ten seconds. `request` makes those to the
+/// server. Returns how the session was opened.
+pub async fn poll(request: impl Fn(Method, &str) -> RequestBuilder) -> Answer {
+    let open = "/socket.io/?EIO=4&transport=polling";
+    let opened = Answer::to(request(Method::GET, open)).await;
+    if opened.status == 200 {
+        let path = format!("{open}&sid={}", opened.header("engine-io-sid"));
+        let joined = Answer::to(request(Method::POST, &path).body("40")).await;
+        assert_eq!(joined.status, 200, "{}", joined.text);
+    }
+    opened
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
@@ -374,9 +388,8 @@ async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come
         };
         client.subscribe(json!({ "room": "general" })).await;
         client.expect("ready").await;
-        let began = std::time::Instant::now();
-        server.stop().await;
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        let stopped = timeout(Duration::from_secs(PATIENCE_SECS), server.stop()).await;
+        stopped.expect("it waits for no client to leave by itself");
         client.expect("position").await;
         // `41` would tell official clients to stay away; this closes what is below, and they come back.
         let closed = client.socket.next().await.expect("an end that is said").unwrap();
@@ -388,25 +401,25 @@ async fn a_stopping_server_tells_the_place_and_closes_below_so_that_clients_come
 async fn sessions_end_one_after_the_other_when_the_server_stops() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
-    // Over a second, then.
-    for _ in 0..200 {
+    // Over two seconds, then. Few of them ask, so that a slow machine has time for all.
+    for _ in 0..400 {
         clients.push(Client::connect(&server, json!({})).await);
     }
     let is_one_gone = AtomicBool::new(false);
-    let asking = clients.into_iter().map(async |mut client| {
+    let asking = clients.iter_mut().take(20).map(async |client| {
         let mut answers = 0;
         // Until it is closed.
         while client.socket.send(Message::text(r#"421["unsubscribe",{"room":"general"}]"#)).await.is_ok() {
             let Some(packet) = client.packet().await else { break };
             answers += usize::from(packet.starts_with("431") && is_one_gone.load(Ordering::Relaxed));
-            // All of them have their turns on a slow machine, too.
             sleep(Duration::from_millis(20)).await;
         }
         is_one_gone.store(true, Ordering::Relaxed);
         answers
     });
     let (answers, ()) = tokio::join!(futures::future::join_all(asking), server.stop());
-    assert!(answers.iter().sum::<usize>() > 10, "when one was gone, nobody else was served any more: {answers:?}");
+    // The first one may have been on its way.
+    assert!(answers.iter().any(|count| *count > 1), "when one was gone, nobody was served any more: {answers:?}");
 }
 
 #[tokio::test]
@@ -422,9 +435,10 @@ async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
     let elsewhere = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
     let mut sids = Vec::new();
     for n in 0..8 {
-        let request =
-            if n < 4 { server.request(Method::GET, open) } else { elsewhere.get(format!("{}{open}", server.url)) };
-        let answer = Answer::to(request).await;
+        let answer = match n {
+            ..4 => poll(|method, path| server.request(method, path)).await,
+            _ => poll(|method, path| elsewhere.request(method, format!("{}{path}", server.url))).await,
+        };
         assert_eq!(answer.status, 200, "{}", answer.text);
         let open: Value = serde_json::from_str(answer.text.strip_prefix('0').unwrap()).unwrap();
         assert_eq!(open["upgrades"], json!(["websocket"]));
@@ -433,10 +447,8 @@ async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
     server.fetch(open).await.expect_problem(503, "unavailable");
     assert_eq!(server.metric("corriente_connections{transport=\"socket.io\"}").await, 8);
     let path = format!("{open}&sid={}", sids[0]);
-    for packet in ["40", "1"] {
-        let answer = Answer::to(server.request(Method::POST, &path).body(packet)).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-    }
+    let left = Answer::to(server.request(Method::POST, &path).body("1")).await;
+    assert_eq!(left.status, 200, "{}", left.text);
     eventually("its place is free", async || (server.fetch(open).await.status == 200).then_some(())).await;
 
     let path = format!("{open}&sid={}", sids[1]);
@@ -448,6 +460,79 @@ async fn sessions_are_counted_and_bounded_and_pages_of_other_sites_have_none() {
         let foreign = server.request(method, open).header("Origin", "https://evil.example");
         Answer::to(foreign).await.expect_problem(403, "forbidden");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_can_not_take_the_places_of_all_with_sockets_that_it_closes_at_once() {
+    const PLACES: usize = 12;
+    let places = PLACES.to_string();
+    let server = TestServer::start_with(&["--connections-max", &places, "--connections-per-address-max", "4"]).await;
+    let url = format!("{}/socket.io/?EIO=4&transport=websocket", server.url.replacen("http", "ws", 1));
+    let mut begun = 0;
+    // The server keeps a session that nobody has joined for a while.
+    for _ in 0..100 {
+        match connect_async(&url).await {
+            Ok(_) => begun += 1,
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+        if begun == PLACES {
+            break;
+        }
+    }
+    let elsewhere = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    let opened = poll(|method, path| elsewhere.request(method, format!("{}{path}", server.url))).await;
+    assert_eq!(opened.status, 200, "after {begun} sockets of the other address: {}", opened.text);
+    server.stop().await;
+}
+
+/// A frame of a client, with a mask of zeros.
+fn frame(packet: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | packet.len() as u8, 0, 0, 0, 0], packet.as_bytes()].concat()
+}
+
+/// What a client sends who asks for a WebSocket.
+pub fn handshake(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+// The library joins sockets and hears them on other threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_session_goes_with_its_socket_also_when_that_leaves_while_it_joins() {
+    const CLIENTS: usize = 8;
+    let server = TestServer::start().await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let clients = (0..CLIENTS).map(|client| {
+        let address = address.clone();
+        tokio::spawn(async move {
+            for round in 0..200 {
+                let mut socket = TcpStream::connect(&address).await.unwrap();
+                socket.set_nodelay(true).unwrap();
+                socket.write_all(&handshake("/socket.io/?EIO=4&transport=websocket")).await.unwrap();
+                let mut said = Vec::new();
+                while !said.ends_with(b"}") {
+                    assert_ne!(socket.read_buf(&mut said).await.unwrap(), 0, "the connection ends early");
+                }
+                let between = frame("3").repeat((round + client) % 60);
+                let packets = [frame("40"), between, frame("41")].concat();
+                socket.write_all(&packets).await.unwrap();
+                // Until the server has heard it all.
+                let _ = socket.shutdown().await;
+                let _ = socket.read_to_end(&mut said).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    eventually("no session is left", async || {
+        (server.metric("corriente_connections{transport=\"socket.io\"}").await == 0).then_some(())
+    })
+    .await;
     server.stop().await;
 }
 

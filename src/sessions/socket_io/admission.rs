@@ -22,8 +22,9 @@ pub(super) struct Admission {
     /// The session's id, when it is known, and where it stands by that.
     listed: OnceLock<(String, OpenSessions)>,
     _place: OwnedSemaphorePermit,
-    /// A session that polls has no connection that counts for its client as long as it lasts.
-    _guest: Option<Guest>,
+    /// Of its client: a session that polls has no connection that counts as long as it lasts, and one that began with a
+    /// connection is kept for a while when that is gone before it was joined.
+    _guest: Option<Arc<Guest>>,
     _counted: Counted,
 }
 
@@ -31,7 +32,7 @@ impl Admission {
     pub(super) fn new(
         client: Client,
         place: OwnedSemaphorePermit,
-        guest: Option<Guest>,
+        guest: Option<Arc<Guest>>,
         counted: Counted,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -43,6 +44,11 @@ impl Admission {
             _guest: guest,
             _counted: counted,
         })
+    }
+
+    /// The session's id; empty as long as it is not known.
+    pub(super) fn sid(&self) -> &str {
+        self.listed.get().map_or("", |(sid, _)| sid)
     }
 }
 

@@ -27,14 +27,10 @@ use super::{
     packets::{inspector, is_event},
 };
 use crate::{
-    listener::{ClientNetwork, ClientStream, GuestBook, Upgrade},
+    listener::{ClientNetwork, ClientStream, Guest, GuestBook, Upgrade},
     problem::Problem,
     rates::Rates,
-    sessions::{
-        Client,
-        handshake::{accept, check},
-        wire::Outgoing,
-    },
+    sessions::{Client, handshake::accept, wire::Outgoing},
     telemetry::{Counted, Metrics, ReasonLabels},
 };
 
@@ -117,18 +113,7 @@ impl<S> EngineIo<S> {
         Ok(())
     }
 
-    fn prepare(&self, upgrade: &Upgrade, request: &Request, admission: Option<&Arc<Admission>>) {
-        if let Some(admission) = admission {
-            upgrade.end_with(GOING_AWAY, admission.leave.clone());
-        }
-        if let Some(rates) = &self.rates {
-            upgrade.inspect(inspector(rates.clone(), ClientNetwork::of_request(request)));
-        }
-    }
-
-    fn admit(&self, request: &Request, is_connection: bool) -> Result<Arc<Admission>, Problem> {
-        let book = request.data::<GuestBook>().filter(|_| !is_connection);
-        let guest = book.map(|book| book.admit().ok_or_else(|| self.too_many())).transpose()?;
+    fn admit(&self, request: &Request, guest: Option<Arc<Guest>>) -> Result<Arc<Admission>, Problem> {
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| Problem::unavailable("there are too many sessions"))?;
         let counted = Counted::connection(&self.metrics, "socket.io");
@@ -153,15 +138,18 @@ impl<S> EngineIo<S> {
 impl<S: Library> EngineIo<S> {
     /// Begins a session that polls.
     async fn begin(&self, request: &Request) -> poem::Result<Response> {
-        let mut opening = translated(request, request.uri().clone(), String::new());
-        let admission = self.admit(request, false)?;
+        let book = request.data::<GuestBook>();
+        let guest = book.map(|book| book.admit().map(Arc::new).ok_or_else(|| self.too_many())).transpose()?;
+        let admission = self.admit(request, guest)?;
+        // Without headers: the library keeps its requests as long as their sessions, and looks at none of them.
+        let mut opening = asking(request.method().clone(), request.uri().clone(), String::new());
         opening.extensions_mut().insert(admission.clone());
         let mut answer = self.service.ask(opening).await?;
         // Else it is none, and says why.
         if answer.status() == StatusCode::OK {
             let opened = Opened::of(&answer.take_body().into_string().await?)?;
             self.sessions.add(&opened.sid, &admission);
-            opened.hear_first_ping(&*self.service, request).await?;
+            opened.hear_first_ping(&*self.service, request.uri()).await?;
             if let Ok(sid) = HeaderValue::try_from(&opened.sid) {
                 answer.headers_mut().insert(SID_HEADER, sid);
             }
@@ -170,39 +158,68 @@ impl<S: Library> EngineIo<S> {
         Ok(answer)
     }
 
-    /// Begins a session, and lets the request's own connection join it.
+    /// Begins a session, and lets the request's own connection take it over.
     async fn begin_websocket(&self, request: &Request) -> poem::Result<Response> {
-        let mut opening = translated(request, with_transport(request.uri(), "polling")?, String::new());
-        let admission = self.admit(request, true)?;
+        let (upgrade, answer) = accept(request)?;
+        let admission = self.admit(request, Some(upgrade.guest()))?;
+        let mut opening = asking(Method::GET, with_transport(request.uri(), "polling")?, String::new());
         opening.extensions_mut().insert(admission.clone());
-        check(request.headers())?;
         let refused = self.service.ask(opening).await?;
         if refused.status() != StatusCode::OK {
             return Ok(refused);
         }
         let mut opened = Opened::of(&refused.into_body().into_string().await?)?;
+        self.sessions.add(&opened.sid, &admission);
         opened.fields["upgrades"] = json!([]);
-        opened.hear_first_ping(&*self.service, request).await?;
+        opened.hear_first_ping(&*self.service, request.uri()).await?;
+        self.take_over(request, &upgrade, &admission, Some(&opened))?;
+        Ok(answer)
+    }
 
-        let joining = translated(request, opened.uri(request.uri(), "websocket")?, ());
-        let mut leaving = translated(request, opened.uri(request.uri(), "polling")?, "1".to_owned());
-        *leaving.method_mut() = Method::POST;
-        let (upgrade, answer) = accept(request)?;
-        self.prepare(&upgrade, request, Some(&admission));
+    /// Lets the connection of a request take a session over, which then ends with it. The client of one that has just been
+    /// `opened` is told so first.
+    fn take_over(
+        &self,
+        request: &Request,
+        upgrade: &Upgrade,
+        admission: &Admission,
+        opened: Option<&Opened>,
+    ) -> Result<(), Problem> {
+        let uri = |transport| session_uri(request.uri(), transport, admission.sid());
+        let joining = asking(Method::GET, uri("websocket")?, ());
+        let leaving = asking(Method::POST, uri("polling")?, "1".to_owned());
+        let hello = opened.map(|opened| Outgoing::Text(opened.packet().as_bytes()).encode());
+        let inspector = self.rates.clone().map(|rates| inspector(rates, ClientNetwork::of_request(request)));
         let (service, silence_max) = (self.service.clone(), self.silence_max);
+        let (coming, leave, is_new) = (upgrade.stream(silence_max), admission.leave.clone(), opened.is_some());
         tokio::spawn(async move {
-            let joined = async {
-                let mut stream = upgrade.stream(silence_max).await?;
-                let handshake = Outgoing::Text(opened.packet().as_bytes()).encode();
-                timeout(silence_max, stream.write_all(&handshake)).await.ok()?.ok()?;
-                service.join(Joined::new(stream, silence_max), joining).await
-            };
-            if joined.await.is_none() {
-                // The client was gone before: its session goes, too.
+            let over = CancellationToken::new();
+            let until = over.clone().drop_guard();
+            // Boxed: it is done long before the connection is over.
+            let joined = Box::pin(async {
+                let mut stream = coming.await?;
+                stream.end_with(GOING_AWAY, leave);
+                inspector.map_or(Ok(()), |inspector| stream.inspect(inspector)).ok()?;
+                let connection = match hello {
+                    Some(hello) => {
+                        timeout(silence_max, stream.write_all(&hello)).await.ok()?.ok()?;
+                        Joined::at_once(stream, silence_max, until)
+                    }
+                    None => Joined::new(stream, silence_max, until),
+                };
+                service.join(connection, joining).await
+            });
+            let has_joined = joined.await.is_some();
+            if has_joined {
+                over.cancelled().await;
+            }
+            // The library ends a session with its WebSocket, but not when the upgrade fails; and of one that was gone before
+            // it knows nothing. A client that polls goes on then.
+            if has_joined || is_new {
                 let _ = service.ask(leaving).await;
             }
         });
-        Ok(answer)
+        Ok(())
     }
 }
 
@@ -212,9 +229,9 @@ impl<S: Library> Endpoint for EngineIo<S> {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let query = request.uri().query().unwrap_or_default();
         let is_get = *request.method() == Method::GET;
-        let is_upgrade = is_get && request.headers().contains_key(header::UPGRADE);
         if is_get && !query.split('&').any(|pair| pair.starts_with("sid=")) {
             // What asks for both, or for neither, is refused by the library.
+            let is_upgrade = request.headers().contains_key(header::UPGRADE);
             let is_websocket = is_upgrade && query.split('&').any(|pair| pair == "transport=websocket");
             return if is_websocket { self.begin_websocket(&request).await } else { self.begin(&request).await };
         }
@@ -226,24 +243,25 @@ impl<S: Library> Endpoint for EngineIo<S> {
         }
         let body = self.text_of(&mut request).await?;
         self.count_packets(ClientNetwork::of_request(&request), &body)?;
-        let mut translated = translated(&request, request.uri().clone(), body);
-        if is_upgrade {
-            check(request.headers())?;
-            let upgrade = request.data::<Upgrade>().and_then(|upgrade| {
-                self.prepare(upgrade, &request, admission.as_ref());
-                upgrade.take()
-            });
-            let upgrade = upgrade.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "this can not be upgraded"))?;
-            // To hyper's own, not as a bare stream: the library then closes a session whose upgrade fails.
-            translated.extensions_mut().insert(upgrade);
-        }
-        tokio::select! {
-            answer = self.service.ask(translated) => Ok(answer?),
+        let mut asked = asking(request.method().clone(), request.uri().clone(), body);
+        *asked.headers_mut() = request.headers().clone();
+        let answer = tokio::select! {
+            answer = self.service.ask(asked) => answer?,
             // Its client takes the session for lost, and opens another one.
             () = async { self.stop.cancelled().await; sleep(self.drain_max + LAST_POLL_TIME_MAX).await } => {
-                Err(Problem::unavailable("the server stops").into())
+                return Err(Problem::unavailable("the server stops").into());
             }
+        };
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(answer);
         }
+        // The library would take the connection from hyper, with what hyper has read already, which nobody would count. It was
+        // given none, and gets it from us.
+        let (upgrade, accepted) = accept(&request)?;
+        let admission = admission
+            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "there is no such session; begin another one"))?;
+        self.take_over(&request, &upgrade, &admission, None)?;
+        Ok(accepted)
     }
 }
 
@@ -310,19 +328,12 @@ impl Opened {
         format!("0{}", self.fields)
     }
 
-    /// Where requests of the session go.
-    fn uri(&self, of: &Uri, transport: &str) -> Result<Uri, Problem> {
-        uri(&format!("{}?EIO=4&transport={transport}&sid={}", of.path(), self.sid))
-    }
-
     /// Polls the first ping, and answers it.
-    async fn hear_first_ping(&self, library: &impl Library, request: &Request) -> Result<(), Problem> {
-        let uri = self.uri(request.uri(), "polling")?;
+    async fn hear_first_ping(&self, library: &impl Library, of: &Uri) -> Result<(), Problem> {
+        let uri = session_uri(of, "polling", &self.sid)?;
         let polled = async {
-            library.ask(translated(request, uri.clone(), String::new())).await?;
-            let mut pong = translated(request, uri, "3".to_owned());
-            *pong.method_mut() = Method::POST;
-            library.ask(pong).await
+            library.ask(asking(Method::GET, uri.clone(), String::new())).await?;
+            library.ask(asking(Method::POST, uri, "3".to_owned())).await
         };
         match timeout(BEGIN_TIME_MAX, polled).await {
             Ok(answered) => answered.map(drop),
@@ -332,12 +343,15 @@ impl Opened {
 }
 
 /// A request as the library takes it: without the front door's own things.
-fn translated<T>(request: &Request, uri: Uri, body: T) -> http::Request<T> {
-    let mut translated = http::Request::new(body);
-    *translated.method_mut() = request.method().clone();
-    *translated.uri_mut() = uri;
-    *translated.headers_mut() = request.headers().clone();
-    translated
+fn asking<T>(method: Method, uri: Uri, body: T) -> http::Request<T> {
+    let mut request = http::Request::new(body);
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    request
+}
+
+/// Where requests of a session go.
+fn session_uri(of: &Uri, transport: &str, sid: &str) -> Result<Uri, Problem> {
+    uri(&format!("{}?EIO=4&transport={transport}&sid={sid}", of.path()))
 }
 
 fn with_transport(of: &Uri, transport: &str) -> Result<Uri, Problem> {

@@ -1,4 +1,4 @@
-//! A WebSocket that joins a session which has begun without it.
+//! A WebSocket that takes over a session which has begun without it.
 
 use std::{
     io,
@@ -12,27 +12,36 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
+use tokio_util::sync::DropGuard;
 
 /// What a client says to take a session over to its WebSocket: the frames `2probe` and `5`, with a mask of zeros.
 const ASKED: &[u8] = b"\x81\x86\0\0\0\x002probe\x81\x81\0\0\0\x005";
 /// What it is answered: the frame `3probe`.
 const ANSWERED: &[u8] = b"\x81\x063probe";
 
-/// A stream on which the upgrade is asked for and answered, as far as the library can tell, and the client has seen nothing
-/// of it.
+/// A connection as the library takes it.
 pub struct Joined<S> {
     stream: S,
+    /// What the library still hears as if the client had said it.
     asked: Bytes,
+    /// How much of the library's answer the client does not see.
     unanswered_bytes: usize,
     /// Set while a write waits: a client that takes no byte for so long is given up.
     stuck: Option<Pin<Box<Sleep>>>,
     silence_max: Duration,
+    _until: DropGuard,
 }
 
 impl<S> Joined<S> {
-    pub(super) fn new(stream: S, silence_max: Duration) -> Self {
-        let asked = Bytes::from_static(ASKED);
-        Self { stream, asked, unanswered_bytes: ANSWERED.len(), stuck: None, silence_max }
+    /// Of a client that asks for the upgrade itself. `until` is told when the connection is over.
+    pub(super) fn new(stream: S, silence_max: Duration, until: DropGuard) -> Self {
+        Self { stream, asked: Bytes::new(), unanswered_bytes: 0, stuck: None, silence_max, _until: until }
+    }
+
+    /// On which the upgrade is asked for and answered, as far as the library can tell, and the client has seen nothing of it.
+    pub(super) fn at_once(stream: S, silence_max: Duration, until: DropGuard) -> Self {
+        let (asked, unanswered_bytes) = (Bytes::from_static(ASKED), ANSWERED.len());
+        Self { asked, unanswered_bytes, ..Self::new(stream, silence_max, until) }
     }
 }
 
@@ -76,6 +85,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Joined<S> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::sessions::wire::{Decoder, Incoming, Outgoing};
@@ -83,7 +93,8 @@ mod tests {
     #[tokio::test]
     async fn the_library_takes_the_session_over_and_the_client_sees_nothing_of_it() {
         let (server, mut client) = duplex(64);
-        let mut joined = Joined::new(server, Duration::from_millis(50));
+        let over = CancellationToken::new();
+        let mut joined = Joined::at_once(server, Duration::from_millis(50), over.clone().drop_guard());
         let mut asked = [0; ASKED.len()];
         joined.read_exact(&mut asked).await.unwrap();
         let (mut decoder, mut input) = (Decoder::default(), &asked[..]);
@@ -99,5 +110,8 @@ mod tests {
         // Nobody reads what comes next.
         let stuck = joined.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
+        assert!(!over.is_cancelled());
+        drop(joined);
+        assert!(over.is_cancelled());
     }
 }

@@ -40,6 +40,7 @@ use crate::{
 };
 use admission::Admission;
 use command::{Answer, Command, Kind};
+use room::has_left;
 use session::Session;
 
 /// How long a client may take to answer a ping: one that is gone or stuck is let go within 45 seconds.
@@ -192,6 +193,10 @@ fn begin(socket: SocketRef, auth: Option<Value>, sessions: &Arc<Sessions>, own: 
         }
     };
     socket.on_disconnect(on_disconnect);
+    // It may have left just before, and then nobody is told.
+    if has_left(&socket) {
+        gone.cancel();
+    }
     let place = auth.as_ref().and_then(|auth| auth.get("after")).and_then(Value::as_str).map(str::to_owned);
     let session = Session::new(socket, &admission, sessions.clone(), commands, gone, place);
     // Waited for twice: by the server, and by who closes the sockets.
@@ -202,8 +207,9 @@ fn admission_of(socket: &SocketRef) -> Option<Arc<Admission>> {
     socket.req_parts().extensions.get::<Arc<Admission>>().cloned()
 }
 
-/// Closes the connections below the sockets that are still there when all have had the time to say where they were. A socket that is disconnected by
-/// itself would tell its client that the server wants to be rid of it, and official clients then stay away.
+/// Closes the connections below the sockets that are still there when all have had the time to say where they were. A socket
+/// that is disconnected by itself would tell its client that the server wants to be rid of it, and official clients then stay
+/// away.
 async fn close_at_stop(io: SocketIo, stop: CancellationToken, sessions_end_max: Duration, own: TaskTracker) {
     stop.cancelled().await;
     own.close();

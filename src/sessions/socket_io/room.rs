@@ -4,7 +4,7 @@
 //! there, and takes a session whose ping finds no room for dead. So a client that is slow, but reads, must never find
 //! the channel filled to the brim by us: a place is always left.
 
-use std::{cell::Cell, collections::VecDeque};
+use std::{cell::Cell, collections::VecDeque, ptr};
 
 use serde::{Serialize, Serializer, ser::Error as _};
 use socketioxide::{SendError, SocketError, extract::SocketRef};
@@ -37,6 +37,15 @@ impl Room {
             Err(SendError::Serialize(_)) | Ok(()) => question.room.get(),
         }
     }
+}
+
+/// Whether a socket has left its namespace, or its connection is over. The library takes one for connected that leaves while
+/// it joins, and nobody is told of that: so it is looked for where the library keeps those that are there.
+pub(super) fn has_left(socket: &SocketRef) -> bool {
+    let listed = socket.broadcast().get_socket(socket.id);
+    // Another one with the same id has come back over the same connection.
+    let is_listed = listed.is_some_and(|listed| ptr::eq(&*listed, &**socket));
+    !is_listed || Room::of_places(socket, 1) == Room::Gone
 }
 
 /// What one client was sent last, of which some may wait: packets are bounded in number by the library, and in bytes here.

@@ -17,7 +17,7 @@ use super::{
     admission::Admission,
     command::{Answer, Command, Kind},
     following::Following,
-    room::{Room, Waiting},
+    room::{Room, Waiting, has_left},
 };
 use crate::{
     cursor::Cursor,
@@ -303,6 +303,9 @@ impl Session {
     }
 
     async fn say_position(&mut self) -> Result<(), End> {
+        if has_left(&self.socket) {
+            return Err(End);
+        }
         // A client that follows nothing yet keeps the place that it came with.
         let Some(subscription) = &mut self.following.subscription else {
             return Ok(());
