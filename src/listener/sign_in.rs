@@ -7,13 +7,13 @@ use std::{fmt, str::FromStr};
 
 use poem::{
     FromRequest, Request, RequestBody, Result,
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, header},
 };
 
 use crate::message::{Draft, InvalidText, UserName};
 
 /// Headers that say something else already, which would be lost.
-const TAKEN: [HeaderName; 17] = [
+const TAKEN: [HeaderName; 28] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::ACCEPT_LANGUAGE,
@@ -22,14 +22,25 @@ const TAKEN: [HeaderName; 17] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::COOKIE,
+    header::EXPECT,
     header::FORWARDED,
     header::HOST,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
     header::ORIGIN,
+    header::PROXY_AUTHORIZATION,
+    header::RANGE,
+    header::REFERER,
+    header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    header::USER_AGENT,
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-request-id"),
 ];
 
@@ -74,9 +85,11 @@ impl SenderHeader {
         let writer = match (values.next().filter(|value| is_of_proxy && !value.is_empty()), values.next()) {
             (None, _) => Writer::Unknown(NotSignedIn::Nobody),
             (Some(_), Some(_)) => Writer::Unknown(NotSignedIn::Several),
-            (Some(value), None) => match UserName::normalise(&text_of(value)) {
-                Ok(name) => Writer::SignedIn(name),
-                Err(fault) => Writer::Unknown(NotSignedIn::NoName(fault)),
+            // Only UTF-8: the bytes of one name may be another one in another encoding.
+            (Some(value), None) => match str::from_utf8(value.as_bytes()).map(UserName::of_account) {
+                Ok(Ok(name)) => Writer::SignedIn(name),
+                Ok(Err(fault)) => Writer::Unknown(NotSignedIn::NoName(fault)),
+                Err(_) => Writer::Unknown(NotSignedIn::NotUtf8),
             },
         };
         headers.remove(name);
@@ -84,19 +97,10 @@ impl SenderHeader {
     }
 }
 
-/// The text of a header: UTF-8, as nginx passes it on, else ISO 8859-1, which HTTP once was in and some proxies still are.
-fn text_of(value: &HeaderValue) -> String {
-    match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) => text.to_owned(),
-        Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
-    }
-}
-
 /// By whom a request is made, and what is sent over its connection from then on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writer {
     /// Nobody signs in: whoever writes says under which name, and that is a claim.
-    #[default]
     Claimed,
     /// A proxy has signed this person in.
     SignedIn(UserName),
@@ -125,12 +129,18 @@ pub enum NotSignedIn {
          the proxy in front of this server can choose another one"
     )]
     NoName(InvalidText),
+    /// Who is signed in has a name in some other encoding.
+    #[error(
+        "the message was not stored: the name under which you are signed in is not in UTF-8, so no message can have it; the \
+         operator of the proxy in front of this server has to mend that"
+    )]
+    NotUtf8,
 }
 
 impl Writer {
-    /// Of a request, and of a connection that has begun with it.
+    /// Of a request, and of a connection that has begun with it. Nobody, when it has not come through the front door.
     pub fn of_request(request: &Request) -> Self {
-        request.data::<Self>().cloned().unwrap_or_default()
+        request.data::<Self>().cloned().unwrap_or(Self::Unknown(NotSignedIn::Nobody))
     }
 
     /// Puts the writer's name on a draft, whatever stood there.
@@ -168,6 +178,8 @@ impl fmt::Display for SenderHeader {
 
 #[cfg(test)]
 mod tests {
+    use poem::http::HeaderValue;
+
     use super::*;
 
     fn writer(values: &[&[u8]], is_of_proxy: bool) -> Writer {
@@ -185,11 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_names_one_person_in_any_usual_encoding() {
+    fn a_trusted_proxy_names_one_person_who_is_no_other_one() {
         assert_eq!(writer(&[b"Ana"], true), signed_in("Ana"));
-        assert_eq!(writer(&["  José\u{200B} ".as_bytes()], true), signed_in("José"));
+        assert_eq!(writer(&["  José ".as_bytes()], true), signed_in("José"));
         assert_eq!(writer(&["Jose\u{301}".as_bytes()], true), signed_in("José"));
-        assert_eq!(writer(&[b"Jos\xE9"], true), signed_in("José"));
+        assert_eq!(writer(&[b"Jos\xE9"], true), Writer::Unknown(NotSignedIn::NotUtf8));
         assert_eq!(writer(&[b"ana@example.org"], true), signed_in("ana@example.org"));
     }
 
@@ -201,7 +213,7 @@ mod tests {
         assert_eq!(writer(&[b""], true), nobody);
         assert_eq!(writer(&[b"Ana", b"Luis"], true), Writer::Unknown(NotSignedIn::Several));
         let long = "x".repeat(65);
-        for text in [" ", "\u{202E}anA", &long] {
+        for text in [" ", "\u{202E}anA", "A\u{200B}na", "Ana\u{A0}", &long] {
             let writer = writer(&[text.as_bytes()], true);
             assert!(matches!(writer, Writer::Unknown(NotSignedIn::NoName(_))), "{text:?}: {writer:?}");
         }
@@ -218,10 +230,15 @@ mod tests {
     #[test]
     fn a_header_that_means_something_else_is_refused() {
         assert_eq!("".parse(), Ok(SenderHeader::default()));
-        for text in ["Cookie", "X-Forwarded-For", "Sec-WebSocket-Key", "X User", "X-User:"] {
+        for text in ["Cookie", "X-Forwarded-For", "X-Real-IP", "User-Agent", "Sec-WebSocket-Key", "X User", "X-User:"] {
             assert!(text.parse::<SenderHeader>().is_err(), "{text}");
         }
         assert_eq!("Remote-User".parse::<SenderHeader>().unwrap().to_string(), "remote-user");
+    }
+
+    #[test]
+    fn a_request_that_has_not_come_through_the_front_door_can_write_under_no_name() {
+        assert_eq!(Writer::of_request(&Request::default()), Writer::Unknown(NotSignedIn::Nobody));
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub enum InvalidText {
     /// A control, line-separator or bidirectional-override character, which could make a name pass as another.
     #[error("must not contain the character U+{:04X}", *.0 as u32)]
     Forbidden(char),
-    /// Not in Unicode normal form C, with white space around it, or with something that nobody sees. Only documents can
-    /// fail so: clients' input is normalised.
+    /// Not in Unicode normal form C, with white space around it, or with something that nobody sees. Documents and the names of
+    /// accounts can fail so: clients' input is normalised.
     #[error("is not in normal form (NFC, no white space around it, nothing invisible in it)")]
     NotNormal,
     /// A room that looks like a path or like one of MongoDB's own collections.
@@ -105,6 +105,18 @@ impl RoomName {
     /// The room of messages that name none.
     pub fn general() -> Self {
         Self(DEFAULT_ROOM.into())
+    }
+}
+
+impl UserName {
+    /// Takes the name of an account, which must not become that of another one: nothing is left out of it. White space around
+    /// it is none of a header's value, and what is equivalent in Unicode is one name (NFC).
+    ///
+    /// # Errors
+    /// As [`Self::parse`], also for what is left out of a name that somebody types.
+    pub fn of_account(text: &str) -> Result<Self, InvalidText> {
+        let text: String = text.trim_matches([' ', '\t']).nfc().collect();
+        Self::parse(&text)
     }
 }
 
@@ -191,6 +203,17 @@ mod tests {
         assert_eq!(UserName::normalise("\u{3164}\u{2800}"), Err(InvalidText::Empty));
         assert_eq!(UserName::normalise("Ana\u{A0}María").unwrap(), UserName::parse("Ana María").unwrap());
         assert_eq!(UserName::normalise("e\u{200B}\u{301}").unwrap().as_str(), "é");
+    }
+
+    #[test]
+    fn two_accounts_are_never_one_name() {
+        assert_eq!(UserName::of_account("Jose\u{301}"), UserName::parse("José"));
+        assert_eq!(UserName::of_account(" Ana\t"), UserName::parse("Ana"));
+        for hidden in ["A\u{200B}na", "Ana\u{A0}", "Ana\u{A0}María", "\u{3000}Ana", "\u{200B}", "An\u{AD}a"] {
+            assert_eq!(UserName::of_account(hidden), Err(InvalidText::NotNormal), "{hidden:?}");
+        }
+        assert_eq!(UserName::of_account(" "), Err(InvalidText::Empty));
+        assert_eq!(UserName::of_account("\u{202E}anA"), Err(InvalidText::Forbidden('\u{202E}')));
     }
 
     #[test]

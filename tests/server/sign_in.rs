@@ -1,6 +1,7 @@
 //! A proxy in front signs people in, and says in a header who they are. Here the tests are the proxy: 127.0.0.1 is trusted,
 //! and 127.0.0.2 is somebody on the same network.
 
+use futures::StreamExt;
 use mongodb::bson::doc;
 use reqwest::{Method, RequestBuilder, header::HeaderValue};
 use serde_json::{Value, json};
@@ -170,7 +171,10 @@ async fn nobody_but_the_proxy_is_believed_and_it_must_name_one_person() {
         (&["Ana", "Ana"], "more than one"),
         (&["\u{202E}anA"], "U+202E"),
         (&[&"x".repeat(65)], "65 characters"),
-        (&[" \u{200B} "], "must not be empty"),
+        // Neither is another account.
+        (&["A\u{200B}na"], "nothing invisible"),
+        (&["Ana\u{A0}"], "nothing invisible"),
+        (&["\u{200B}"], "nothing invisible"),
     ] {
         let mut request = server.request(Method::POST, "/api/messages").json(&message);
         for name in names {
@@ -179,6 +183,11 @@ async fn nobody_but_the_proxy_is_believed_and_it_must_name_one_person() {
         let problem = Answer::to(request).await.expect_problem(401, "not-signed-in");
         assert!(problem["detail"].as_str().unwrap().contains(why), "{names:?}: {problem}");
     }
+    // What one encoding has for `é` is `Ã©` in the other one.
+    let latin = HeaderValue::from_bytes(b"Jos\xE9").unwrap();
+    let request = server.request(Method::POST, "/api/messages").json(&message).header("X-User", latin);
+    let problem = Answer::to(request).await.expect_problem(401, "not-signed-in");
+    assert!(problem["detail"].as_str().unwrap().contains("UTF-8"), "{problem}");
     assert_eq!(server.messages().count_documents(doc! {}).await.unwrap(), 0);
     server.stop().await;
 }
@@ -192,6 +201,16 @@ async fn a_session_of_socket_io_is_of_who_began_it() {
         Answer::to(request.body("40")).await.expect_problem(403, "forbidden");
     }
     assert_eq!(Answer::to(signed(&server, Method::POST, &path, "José").body("40")).await.status, 200);
+    // Also of one that began over a WebSocket.
+    let mut socket = websocket(&server, "/socket.io/?EIO=4&transport=websocket", PROXY, Some("José")).await;
+    let hello = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    let hello: Value = serde_json::from_str(hello.strip_prefix('0').expect("a session")).unwrap();
+    for transport in ["polling", "websocket"] {
+        let path = format!("/socket.io/?EIO=4&transport={transport}&sid={}", hello["sid"].as_str().unwrap());
+        for method in [Method::GET, Method::POST] {
+            Answer::to(signed(&server, method, &path, "Eva").body("40")).await.expect_problem(403, "forbidden");
+        }
+    }
     server.stop().await;
 }
 
