@@ -130,7 +130,8 @@ async fn an_answer_that_is_refused_is_told_as_one() {
 
 #[tokio::test]
 async fn an_answer_of_which_nothing_is_taken_is_given_up_though_its_connection_lives() {
-    let flags = ["--silence-secs", "2", "--answers-bytes-max", &(SHARES * 2 * PAGE_BYTES_MAX).to_string()];
+    // Within this time all must have been asked for.
+    let flags = ["--silence-secs", "8", "--answers-bytes-max", &(SHARES * 2 * PAGE_BYTES_MAX).to_string()];
     let server = with_long_messages(&flags).await;
     let socket = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     let (requests, connection) =

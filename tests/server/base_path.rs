@@ -120,12 +120,14 @@ async fn at_the_root_there_is_only_what_operators_ask_a_server_by_itself() {
 async fn what_is_not_below_the_path_has_the_same_limits() {
     let server = TestServer::start_with(&["--base-path", BASE, "--rate-requests-per-address", "1"]).await;
     let root = server.url.trim_end_matches(BASE).to_owned();
-    let status = async |path: &str| reqwest::get(format!("{root}{path}")).await.unwrap().status().as_u16();
+    let http = reqwest::Client::new();
+    let status = async |path: &str| http.get(format!("{root}{path}")).send().await.unwrap().status().as_u16();
     let mut statuses = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..100 {
         statuses.push(status("/nowhere").await);
     }
-    assert_eq!((statuses.first(), statuses.last()), (Some(&404), Some(&429)), "{statuses:?}");
+    assert_eq!(statuses.first(), Some(&404), "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(status(path).await, 200, "{path}");
     }
