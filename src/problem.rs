@@ -87,7 +87,7 @@ pub const KINDS: [Kind; 16] = [
     kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "A field breaks a rule"),
     kind(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "This is a WebSocket"),
     kind(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests"),
-    kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database can not be reached just now"),
+    kind(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "This can not be done just now"),
     INTERNAL,
     OTHER,
 ];

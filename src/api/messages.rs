@@ -44,7 +44,8 @@ impl MessagesApi {
     async fn send(
         &self,
         fields: Json<Fields>,
-        /// Makes a retry harmless without an `id`: the id is derived from this key and the sender.
+        /// Makes a retry harmless without an `id`: the id is derived from this key and the sender. Take a key that nobody can
+        /// guess, such as a random UUID, or somebody else may take that id before.
         #[oai(name = "Idempotency-Key", validator(min_length = 1, max_length = 256))]
         idempotency_key: Header<Option<String>>,
         headers: &HeaderMap,

@@ -64,7 +64,7 @@ pub struct DoorLimits {
 }
 
 /// What is said to a client for whom there is no place.
-const PROBLEM: &str = r#"{"type":"/problems/unavailable","title":"The server is full","status":503,"detail":"there are too many connections, in all or from your address; close some, or try again in a moment"}"#;
+const PROBLEM: &str = r#"{"type":"/problems/unavailable","title":"This can not be done just now","status":503,"detail":"there are too many connections, in all or from your address; close some, or try again in a moment"}"#;
 /// When that client may come back, in seconds.
 const RETRY_AFTER_SECS: u32 = 5;
 

@@ -1,5 +1,5 @@
 //! Memory that all clients share, and of which no network may take more than its part: whoever fills that keeps waiting
-//! itself, and nobody else.
+//! itself, and nobody else, as long as fewer than eight networks do.
 
 use std::{
     collections::HashMap,

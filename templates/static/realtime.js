@@ -3,9 +3,7 @@
  * repeats nothing and does not come back by itself, so that what the protocol does can be seen.
  */
 
-import { locale, storage, texts } from "./page.js";
-
-const clock = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+const texts = JSON.parse(document.getElementById("texts").textContent);
 const element = (id) => document.getElementById(id);
 const [connect, message, raw] = ["connect", "message", "raw"].map(element);
 const [wire, lines, banner] = ["wire", "lines", "connection"].map(element);
@@ -16,7 +14,7 @@ const LINES_MAX = 300;
 let socket = null;
 
 show("closed");
-element("sender").value = storage.get("name") ?? "";
+element("sender").value = readName();
 
 connect.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -114,7 +112,7 @@ function row(frame, isOut) {
   const [details, summary] = [made("details"), made("summary")];
   const way = made("span", "way", isOut ? "→" : "←");
   way.setAttribute("aria-hidden", "true");
-  const at = made("time", "at", clock.format(new Date()));
+  const at = made("time", "at", new Date().toLocaleTimeString());
   summary.append(way, made("code", "type", String(frame?.type ?? "?")), made("span", "gist", gist(frame)), at);
   const json = made("pre");
   json.append(made("code", "", JSON.stringify(frame, null, 2)));
@@ -164,4 +162,13 @@ function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   new DataView(bytes.buffer).setUint32(0, Date.now() / 1000);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Under which name the reader writes in the chat. */
+function readName() {
+  try {
+    return localStorage.getItem("corriente.name") ?? "";
+  } catch {
+    return "";
+  }
 }
