@@ -1,8 +1,8 @@
 //! One server: its parts, built in the order in which data meets them and stopped in reverse.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use futures::future::select_all;
 use poem::EndpointExt;
 use rustix::system::uname;
@@ -94,6 +94,7 @@ impl App {
         let deployment = deployment.with_epoch(&config.epoch);
         info!("connected to MongoDB {} at {}", deployment.version, deployment.hosts);
         deployment.prepare_collection().await?;
+        deployment.look_at_documents().await;
 
         let database = deployment.database().to_owned();
         let changes = Changes::open(&deployment, &ResumePoint::Now, Duration::from_secs(OPENING_SECS_MAX)).await?;
@@ -268,10 +269,15 @@ async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
     let Config { host, port, .. } = config;
     // An address of IPv6 may also be written as in a URL.
     let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    TcpListener::bind((name, *port)).await.with_context(|| {
-        format!(
-            "{host}:{port} can not be listened on; choose another address with HOST and PORT (PORT=0 takes any free port)"
-        )
+    TcpListener::bind((name, *port)).await.map_err(|cause| {
+        let perhaps = match cause.kind() {
+            ErrorKind::AddrInUse => ", as another program does already (another Corriente, perhaps)",
+            _ => "",
+        };
+        let sentence = format!(
+            "{host}:{port} can not be listened on{perhaps}; choose another address with HOST and PORT (PORT=0 takes any free port)"
+        );
+        anyhow!(cause).context(sentence)
     })
 }
 

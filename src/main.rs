@@ -1,10 +1,6 @@
 //! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
 
-use std::{
-    collections::VecDeque,
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind};
@@ -13,7 +9,7 @@ use corriente::{
     config::{Config, effective, uri_for_others},
     telemetry::{LogFormat, start_logging},
 };
-use mongo_replica_set::{Options, ReplicaSet};
+use mongo_replica_set::{Options, ReplicaSet, check_free};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -60,9 +56,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         }
     });
     let given_uri = config.given_uri();
-    // Before MongoDB is fetched or started in vain. A port that is taken may be that of another run with the same files, of
-    // which there is more to say.
-    App::check_address(config).await.or_else(ignore_taken)?;
+    // Before MongoDB is fetched or started in vain.
+    if let Err(fault) = App::check_address(config).await {
+        // What has the port may be another run with the same files, of which there is more to say.
+        if given_uri.is_none() {
+            check_free(&config.data_dir).await?;
+        }
+        return Err(fault);
+    }
     let embedded = match given_uri {
         Some(_) => None,
         None => {
@@ -87,23 +88,20 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         served = start_and_serve(config, uri, &mut stop) => served,
         error = keep_running(embedded.as_ref()) => Err(error),
     };
-    if let Some(embedded) = embedded {
-        embedded.stop().await.context("the embedded MongoDB did not stop cleanly")?;
-    }
+    let stopped = match embedded {
+        Some(embedded) => embedded.stop().await.context("the embedded MongoDB did not stop cleanly"),
+        None => Ok(()),
+    };
+    // What went wrong first is the reason.
+    served.and(stopped)?;
     info!("stopped");
-    served
-}
-
-fn ignore_taken(error: anyhow::Error) -> anyhow::Result<()> {
-    match error.downcast_ref::<std::io::Error>() {
-        Some(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
-        _ => Err(error),
-    }
+    Ok(())
 }
 
 /// Runs a server until `stop`.
 async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Output = ()> + Unpin) -> anyhow::Result<()> {
-    // Before streams are open, which would complain when MongoDB goes with the server.
+    // Somebody may have taken it while MongoDB was started. Before streams are open, which would complain when MongoDB goes
+    // with the server.
     App::check_address(config).await?;
     let app = tokio::select! {
         app = App::start(config, uri) => app?,
@@ -117,27 +115,12 @@ async fn start_and_serve(config: &Config, uri: &str, mut stop: impl Future<Outpu
     app.run_until(stop).await
 }
 
-/// See [`keep_running`].
-const RESTARTS_PER_MINUTE_MAX: usize = 5;
-
 /// Starts the embedded MongoDB again whenever it ends by itself or is killed: clients stay connected meanwhile, as
 /// with any other MongoDB that comes back. Returns when that fails.
 async fn keep_running(embedded: Option<&ReplicaSet>) -> anyhow::Error {
     let Some(embedded) = embedded else {
         return std::future::pending().await;
     };
-    let mut ends = VecDeque::new();
-    loop {
-        let end = embedded.unexpected_end().await;
-        // One that ends again and again (a full disk, say) is not helped by starting it for ever.
-        ends.push_back(Instant::now());
-        ends.retain(|at: &Instant| at.elapsed() < Duration::from_secs(60));
-        if ends.len() > RESTARTS_PER_MINUTE_MAX {
-            return anyhow!(end).context("the embedded MongoDB ends again and again");
-        }
-        warn!("{end}; starting it again");
-        if let Err(error) = embedded.restart(0).await {
-            return anyhow!(error).context("the embedded MongoDB ended and could not be started again");
-        }
-    }
+    let error = embedded.keep_running(|end| warn!("{end}; starting it again")).await;
+    anyhow!(error).context("the embedded MongoDB could not be kept running")
 }

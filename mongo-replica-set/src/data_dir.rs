@@ -150,6 +150,17 @@ impl DataDir {
     }
 }
 
+/// Finds out whether a process uses this data directory now. Makes nothing: a directory that is not there is free.
+///
+/// # Errors
+/// [`Error::DataDirHeld`] when one does, and [`Error::DataDirNotWritable`] when that can not be found out.
+pub async fn check_free(dir: &Path) -> Result<(), Error> {
+    match dir.canonicalize() {
+        Ok(dir) if dir.join("lock").exists() => lock(&dir).await.map(drop),
+        _ => Ok(()),
+    }
+}
+
 async fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join("lock");
     // Not truncated on opening: until the lock is ours the content is somebody else's.

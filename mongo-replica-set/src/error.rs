@@ -102,6 +102,15 @@ pub enum Error {
         log_file: PathBuf,
     },
 
+    /// Members ended again whenever they were started.
+    #[error("mongod ended {times} times within a minute and is not started again; the last time: {end}")]
+    EndsAgain {
+        /// How often, all members together.
+        times: usize,
+        /// The last end.
+        end: Box<Error>,
+    },
+
     /// Something did not happen in the time that it was given.
     #[error("{what} did not happen within {} s{}", within.as_secs_f32(), last.as_deref().map(|last| format!(" (last seen: {last})")).unwrap_or_default())]
     TimedOut {

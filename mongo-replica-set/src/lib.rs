@@ -39,6 +39,7 @@ mod set;
 mod wheel;
 mod wire;
 
+pub use data_dir::check_free;
 pub use error::Error;
 pub use fetch::find_or_fetch;
 pub use set::{Options, ReplicaSet};

@@ -10,6 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs a MongoDB replica set on 127.0.0.1 until SIGINT or SIGTERM, and prints where it answers.
 ///
+/// A member that is killed is started again on the same port and files.
+///
 /// mongod is taken from MONGOD, the PATH, or the cache; else it is downloaded into the cache.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -76,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     // A reader that has gone away is no reason to stop.
     let _ = writeln!(std::io::stdout(), "mongodb: {}", set.uri());
     let end = tokio::select! {
-        error = set.unexpected_end() => Err(error),
+        error = set.keep_running(|end| eprintln!("{end}; starting it again.")) => Err(error),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     };

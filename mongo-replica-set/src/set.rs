@@ -1,5 +1,6 @@
 //! The public face: a replica set that is started, disturbed, and stopped.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const PRIMARY_WITHIN: Duration = Duration::from_secs(30);
 /// A clean shutdown writes a checkpoint, which takes as long as the disk needs.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// How often each member is started again within a minute.
+const RESTARTS_PER_MINUTE_MAX: usize = 5;
 
 /// The name of a set whose files stay: the URI must be the same after every start.
 const LASTING_NAME: &str = "rs0";
@@ -270,9 +273,35 @@ impl ReplicaSet {
     /// Waits until a `mongod` ends that nobody killed through this set, and says why it ended. For
     /// programs that must not live on without their database.
     pub async fn unexpected_end(&self) -> Error {
+        self.next_end().await.1
+    }
+
+    /// Starts a member again whenever its `mongod` ends and nobody killed it through this set, after telling `warn` why it
+    /// ended: whoever is connected to the set then sees a member that comes back. Returns when that fails, or when it is of
+    /// no use.
+    pub async fn keep_running(&self, warn: impl Fn(&Error)) -> Error {
+        let times_max = RESTARTS_PER_MINUTE_MAX * self.members.len();
+        let mut ends = VecDeque::new();
         loop {
-            if let Some(error) = self.members.iter().find_map(Member::unexpected_end) {
+            let (member, end) = self.next_end().await;
+            // One that ends again and again (a full disk, say) is not helped by starting it for ever.
+            ends.push_back(Instant::now());
+            ends.retain(|at: &Instant| at.elapsed() < Duration::from_secs(60));
+            if ends.len() > times_max {
+                return Error::EndsAgain { times: ends.len(), end: Box::new(end) };
+            }
+            warn(&end);
+            if let Err(error) = member.restart().await {
                 return error;
+            }
+        }
+    }
+
+    async fn next_end(&self) -> (&Member, Error) {
+        loop {
+            let ended = self.members.iter().find_map(|member| Some((member, member.unexpected_end()?)));
+            if let Some(ended) = ended {
+                return ended;
             }
             tokio::time::sleep(WATCH_EVERY).await;
         }

@@ -7,10 +7,7 @@ mod shown;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{
-    Parser,
-    builder::{FalseyValueParser, RangedU64ValueParser},
-};
+use clap::{ArgAction, Parser, builder::RangedU64ValueParser};
 
 pub use shown::{effective, uri_for_others};
 
@@ -36,6 +33,16 @@ const KEEP_DAYS_MAX: u64 = 24_855;
 fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
+
+/// A setting that is there or not. A variable that is empty is not, as in files of variables.
+fn is_set(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
+        "" | "false" | "no" | "off" | "0" | "f" | "n" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
 /// What the program takes by itself, with the driver's connections, the tables of rates, and what the allocator keeps.
 const PROGRAM_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// What one connection can make the server hold at most: a message of 64 KiB of which the last byte does not come, in
@@ -87,7 +94,8 @@ pub struct Config {
 
     /// Write nothing: no messages over any transport, no indexes, no counts of who is here. A user of MongoDB with the
     /// role `read` is then enough
-    #[arg(long, env = "READ_ONLY", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "READ_ONLY", action = ArgAction::Set, num_args = 0..=1, value_name = "true|false")]
+    #[arg(default_value = "false", default_missing_value = "true", value_parser = is_set)]
     pub read_only: bool,
 
     /// Let MongoDB delete messages that are older than so many days, with a TTL index. All servers over one collection
@@ -97,12 +105,14 @@ pub struct Config {
 
     /// State the data contract as a validator on a collection that exists already. On one that the server makes it is
     /// always there
-    #[arg(long, env = "VALIDATOR", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "VALIDATOR", action = ArgAction::Set, num_args = 0..=1, value_name = "true|false")]
+    #[arg(default_value = "false", default_missing_value = "true", value_parser = is_set)]
     pub validator: bool,
 
     /// Keep pre-images on a collection that exists already, so that a delete or a move says where a message was. On one
     /// that the server makes they are always kept
-    #[arg(long, env = "PRE_IMAGES", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "PRE_IMAGES", action = ArgAction::Set, num_args = 0..=1, value_name = "true|false")]
+    #[arg(default_value = "false", default_missing_value = "true", value_parser = is_set)]
     pub pre_images: bool,
 
     /// An origin whose web pages may use this server beside its own, such as `https://app.example.org`; repeated, or
@@ -309,5 +319,29 @@ impl Config {
             pre_images: self.pre_images,
             keep_days: self.keep_days,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_that_is_set_or_not_takes_a_value_and_needs_none() {
+        let read = |flags: &[&str]| Config::try_parse_from(["corriente"].iter().chain(flags));
+        for (flags, expected) in [
+            (&[][..], [false, false]),
+            (&["--read-only"], [true, false]),
+            (&["--read-only", "true"], [true, false]),
+            (&["--read-only=yes", "--validator", "no"], [true, false]),
+            (&["--read-only", "--validator", "1"], [true, true]),
+            (&["--read-only", "false", "--validator"], [false, true]),
+            (&["--read-only="], [false, false]),
+        ] {
+            let config = read(flags).unwrap_or_else(|error| panic!("{flags:?}: {error}"));
+            assert_eq!([config.read_only, config.validator], expected, "{flags:?}");
+        }
+        let error = read(&["--read-only", "perhaps"]).unwrap_err().to_string();
+        assert!(error.contains("perhaps") && error.contains("write true or false"), "{error}");
     }
 }

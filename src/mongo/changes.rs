@@ -13,6 +13,7 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::{
+    broken::{Broken, fault_in},
     connect::{Deployment, SignedTime, sentence_of},
     document::{Invalid, decode},
     id::id_of,
@@ -49,8 +50,8 @@ pub struct Changes {
 /// What one answer of MongoDB held: the unit of everything that follows.
 #[derive(Debug)]
 pub struct Batch {
-    /// In stream order. A document that breaks the contract is a reason: its place counts all the same.
-    pub events: Vec<(Cursor, Result<Event, Invalid>)>,
+    /// In stream order. A document that breaks the contract is no event of its own: its place counts all the same.
+    pub events: Vec<(Cursor, Result<Event, Broken>)>,
     /// The place of the stream after this batch.
     pub position: Cursor,
     /// For going on after this batch in another stream.
@@ -257,7 +258,7 @@ impl Changes {
     }
 
     /// The event in a change; `None` when the change is not one of a document.
-    fn event_of(&self, change: &RawDocument) -> Option<Result<Event, Invalid>> {
+    fn event_of(&self, change: &RawDocument) -> Option<Result<Event, Broken>> {
         let operation = change.get_str("operationType").ok()?;
         let after = match operation {
             "insert" | "update" | "replace" => match change.get("fullDocument") {
@@ -289,14 +290,19 @@ impl Changes {
             Err(_) => change.get_timestamp("clusterTime").map_or(0, |time| u64::from(time.time) * 1_000),
         };
         let key = change.get_document("documentKey").ok().and_then(|key| key.get("_id").ok().flatten());
+        let broken = |reason: Invalid, gone: Option<Event>| {
+            let document = change.get_document("fullDocument").ok();
+            Err(Broken { reason, fault: fault_in(key, document, reason), gone: gone.map(Box::new) })
+        };
         let Some(id) = key.and_then(id_of) else {
-            return Some(Err(Invalid::Id));
+            return Some(broken(Invalid::Id, None));
         };
         Some(match after {
-            Some(Ok(message)) => Ok(Event { id, before, after: Some(message), at_millis }),
             // Nobody was shown it and nobody is: only its place counts.
-            Some(Err(reason)) if before == Before::Nowhere => Err(reason),
-            Some(Err(_)) | None => Ok(Event { id, before, after: None, at_millis }),
+            Some(Err(reason)) if before == Before::Nowhere => broken(reason, None),
+            Some(Err(reason)) => broken(reason, Some(Event { id, before, after: None, at_millis })),
+            Some(Ok(message)) => Ok(Event { id, before, after: Some(message), at_millis }),
+            None => Ok(Event { id, before, after: None, at_millis }),
         })
     }
 

@@ -16,7 +16,10 @@ use mongodb::{
 };
 use tokio::time::timeout;
 
-use super::schema::SchemaOptions;
+use super::{
+    diagnosis::{diagnose, fault_in},
+    schema::SchemaOptions,
+};
 
 /// How long the driver looks for a server that can take an operation. Longer than an election (about 2 s on
 /// a set with MongoDB's defaults takes up to 12 s; requests then answer 503 and are retried by their clients).
@@ -107,6 +110,14 @@ pub enum ConnectError {
         "MongoDB at {hosts} is a standalone server; change streams need a replica set. Start it with --replSet rs0 and run rs.initiate() once in mongosh, or leave MONGODB_URI unset to use the embedded one"
     )]
     Standalone {
+        /// Where.
+        hosts: String,
+    },
+    /// A member of a set that nobody has made yet.
+    #[error(
+        "MongoDB at {hosts} was started for a replica set that is not initiated yet. Run rs.initiate() once in mongosh there, or leave MONGODB_URI unset to use the embedded one"
+    )]
+    NotInitiated {
         /// Where.
         hosts: String,
     },
@@ -270,7 +281,12 @@ pub async fn connect(target: Target<'_>) -> Result<Deployment, ConnectError> {
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let name = database.or(options.default_database.as_deref()).unwrap_or("corriente").to_owned();
     let clients = Clients::new(&options).map_err(|error| ConnectError::Uri { reason: uri_fault(uri, &error) })?;
-    let version = check(&clients.requests, &hosts).await?;
+    let version = match check(&clients.requests, &hosts).await {
+        Err(unreachable @ ConnectError::Unreachable { .. }) => {
+            return Err(diagnose(&options, &hosts).await.unwrap_or(unreachable));
+        }
+        checked => checked?,
+    };
     Ok(Deployment {
         options: Arc::new(options),
         clients: Arc::new(RwLock::new(clients)),
@@ -295,14 +311,12 @@ async fn check(client: &Client, hosts: &str) -> Result<String, ConnectError> {
     };
     let hello = ask(doc! { "hello": 1 }).await?;
     let version = ask(doc! { "buildInfo": 1 }).await?.get_str("version").unwrap_or("unknown").to_owned();
-    let hosts = || hosts.to_owned();
     let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
     if major.is_some_and(|major| major < OLDEST_MAJOR) {
-        return Err(ConnectError::TooOld { hosts: hosts(), version });
+        return Err(ConnectError::TooOld { hosts: hosts.to_owned(), version });
     }
-    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-    if !sharded && hello.get_str("setName").is_err() {
-        return Err(ConnectError::Standalone { hosts: hosts() });
+    if let Some(fault) = fault_in(&hello, hosts) {
+        return Err(fault);
     }
     // The first command that needs a right: wrong credentials show here at the latest.
     ask(doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true }).await?;

@@ -26,7 +26,7 @@ const EVENT_BYTES: usize = 512;
 pub struct Stretch {
     /// It is complete after this place.
     pub start: Cursor,
-    /// In stream order. A document that breaks the contract has no event.
+    /// In stream order. A document that breaks the contract has no event, unless it is gone for those who were shown it.
     pub events: Vec<(Cursor, Option<Event>)>,
     /// It is complete up to this place.
     pub end: Cursor,
@@ -129,7 +129,7 @@ impl Deployment {
                 _ => StretchError::Lost,
             })?;
             for (cursor, event) in batch.events {
-                let event = event.ok();
+                let event = event.map_or_else(|broken| broken.gone.map(|gone| *gone), Some);
                 let after = event.as_ref().and_then(|event| event.after.as_ref());
                 bytes += EVENT_BYTES + after.map_or(0, |message| message.content.len());
                 stretch.events.push((cursor, event));

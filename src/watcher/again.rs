@@ -4,14 +4,14 @@
 use crate::{
     cursor::{BOUNDARY, ClusterTime, Cursor},
     event::Event,
-    mongo::Invalid,
+    mongo::Broken,
 };
 
 /// The most changes of one time that are held back until it is known which of them are new. More are told again.
 const AGAIN_EVENTS_MAX: usize = 10_000;
 
 /// A place of the stream, and what is there.
-pub(super) type Received = (Cursor, Result<Event, Invalid>);
+pub(super) type Received = (Cursor, Result<Event, Broken>);
 
 /// What a batch has that is not in the log yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,13 +66,15 @@ pub(super) fn new_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mongo::Invalid;
 
     fn at(seconds: u32, key: u32) -> Cursor {
         Cursor { epoch: 1, time: ClusterTime { seconds, increment: 1 }, key }
     }
 
     fn batch(cursors: &[Cursor]) -> Vec<Received> {
-        cursors.iter().map(|cursor| (*cursor, Err(Invalid::Id))).collect()
+        let broken = Broken { reason: Invalid::Id, fault: String::new(), gone: None };
+        cursors.iter().map(|cursor| (*cursor, Err(broken.clone()))).collect()
     }
 
     /// What is new in a stream that goes on by time after `known`, batch by batch. Each batch ends at its last event, or

@@ -21,7 +21,7 @@ use crate::{
     event::{Before, Event},
     feed::FeedWriter,
     message::{Destination, Message, RoomName},
-    mongo::{Batch, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
+    mongo::{Batch, Broken, Changes, Deployment, Invalid, OpenError, ResumePoint, StreamError},
     telemetry::{EventLabels, Metrics, ReasonLabels, Seldom, millis_since, show_from_start},
 };
 use again::{News, Received, new_of};
@@ -205,7 +205,8 @@ impl Watcher {
         });
     }
 
-    fn count(&self, event: Result<Event, Invalid>) -> Option<Event> {
+    /// Counts a change, and says what is wrong with a document that is no message. Returns what clients are told.
+    fn count(&self, event: Result<Event, Broken>) -> Option<Event> {
         let kind = match &event {
             Err(_) => "invalid",
             Ok(event) if event.after.is_none() => "delete",
@@ -213,15 +214,16 @@ impl Watcher {
             Ok(_) => "edit",
         };
         self.metrics.events.get_or_create(&EventLabels { kind }).inc();
-        event
-            .inspect_err(|reason| {
-                let labels = ReasonLabels { reason: reason.as_str() };
-                self.metrics.invalid_documents.get_or_create(&labels).inc();
-                if let Some(count) = self.invalid.get(reason).and_then(Seldom::count) {
-                    warn!("skipped a document whose {} breaks the data contract ({count} so far)", reason.as_str());
-                }
-            })
-            .ok()
+        let Broken { reason, fault, gone } = match event {
+            Ok(event) => return Some(event),
+            Err(broken) => broken,
+        };
+        let word = reason.as_str();
+        self.metrics.invalid_documents.get_or_create(&ReasonLabels { reason: word }).inc();
+        if let Some(count) = self.invalid.get(&reason).and_then(Seldom::count) {
+            warn!("skipped a document whose {word} breaks the data contract: {fault} ({count} so far)");
+        }
+        gone.map(|gone| *gone)
     }
 
     /// The collection behind a gap may be another one, made by somebody's insert: without our indexes no history can be

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use reqwest::{Client, header::HeaderMap};
 use serde_json::Value;
 
 use crate::{
     binary::{Program, command},
     faults::World,
-    harness::TestServer,
+    harness::{Follower, FreshDatabase, TestServer},
 };
 
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -60,6 +60,65 @@ async fn an_outage_is_some_lines_and_a_number_however_many_requests_fail() {
     assert_eq!(shown[0]["span"]["path"], "/api/messages", "{}", shown[0]);
     assert!(!ended.stderr.contains("after"), "what succeeds is no line: {}", ended.stderr);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn an_edit_that_breaks_the_contract_is_counted_and_named_like_a_document_that_does() {
+    for with_images in ["true", "false"] {
+        let database = FreshDatabase::with_collection().await;
+        let mut command = command();
+        command.env("MONGODB_URI", database.uri()).env("DATABASE", database.name()).env("PRE_IMAGES", with_images);
+        let mut program = Program::start(command);
+        let (_, url) = program.ready().await;
+        let mut follower = Follower::join(&url, "all=true").await;
+        follower.expect("ready").await;
+        let messages = database.collection::<Document>("messages");
+        let date = mongodb::bson::DateTime::now();
+        messages.insert_one(doc! { "_id": "pedido\n17", "sender": "Ana", "content": "x", "date": date }).await.unwrap();
+        follower.expect("created").await;
+        messages.update_one(doc! {}, doc! { "$set": { "sender": " mal " } }).await.unwrap();
+        follower.expect("deleted").await;
+        let metrics = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+        let counted = "corriente_invalid_documents_total{reason=\"sender\"} 1";
+        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        program.signal("TERM").await;
+        let ended = program.ended(STOP_WITHIN).await;
+        let line = r#"skipped a document whose sender breaks the data contract: _id "pedido\n17", its sender is not in normal form"#;
+        assert!(ended.stderr.contains(line), "images: {with_images}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_collection_of_other_documents_is_named_when_the_server_starts_and_one_of_messages_is_not() {
+    let good = doc! { "content": "hola", "sender": "Ana" };
+    let other = doc! { "_id": 7, "text": "hola", "user": "ana" };
+    for (documents, expected) in
+        [(vec![], None), (vec![&good], None), (vec![&good, &other], Some("1 of the newest 2 documents in "))]
+    {
+        let database = FreshDatabase::with_collection().await;
+        if !documents.is_empty() {
+            database.collection::<Document>("messages").insert_many(documents).await.unwrap();
+        }
+        let mut command = command();
+        command.env("MONGODB_URI", database.uri()).env("DATABASE", database.name());
+        let mut program = Program::start(command);
+        program.ready().await;
+        program.signal("TERM").await;
+        let ended = program.ended(STOP_WITHIN).await;
+        let told = ended.stderr.lines().find(|line| line.contains("are no messages"));
+        match (told, expected) {
+            (None, None) => {}
+            (Some(line), Some(expected)) => {
+                let namespace = format!("{}.messages", database.name());
+                for part in
+                    [expected, &namespace, "WARN", "first: _id 7, its content is missing", "docs/data-contract.md"]
+                {
+                    assert!(line.contains(part), "{part} is not in {line}");
+                }
+            }
+            (told, expected) => panic!("{told:?} instead of {expected:?}: {}", ended.stderr),
+        }
+    }
 }
 
 #[tokio::test]

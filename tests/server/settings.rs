@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use clap::{CommandFactory, builder::ArgAction};
+use clap::CommandFactory;
 use corriente::config::Config;
 
 const DOCUMENT: &str = "docs/configuration.md";
@@ -17,7 +17,6 @@ fn table() -> String {
         let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else { continue };
         let values: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         let default = match values.join(",") {
-            _ if matches!(argument.get_action(), ArgAction::SetTrue) => "`false`".to_owned(),
             none if none.is_empty() => "none".to_owned(),
             values => format!("`{values}`"),
         };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mongo_replica_set::{Error, Options};
 
-use crate::program::signal;
-use crate::{SOON, start, texts, timed, write};
+use crate::program::{Program, is_alive, mongod_of, signal};
+use crate::{SOON, eventually, start, texts, timed, write};
 
 #[tokio::test]
 async fn another_member_takes_over_when_the_primary_is_killed() {
@@ -60,6 +60,26 @@ async fn a_single_member_is_primary_again_after_it_stepped_down_or_was_killed() 
     set.primary().await.unwrap();
     assert_eq!(texts(set.uri()).await, ["before"]);
     set.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_command_starts_a_member_again_that_was_killed_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program =
+        Program::start(&["--members", "3", "--oplog-size-mb", "16", "--data-dir", dir.path().to_str().unwrap()]).await;
+    write(&program.uri, "before").await;
+    let killed = mongod_of(dir.path());
+    signal(killed, "KILL");
+    let lock = dir.path().join("member-0/mongod.lock");
+    eventually("another mongod has its files", || {
+        let pid = std::fs::read_to_string(&lock).ok().and_then(|text| text.trim().parse().ok());
+        pid.is_some_and(|pid: u32| pid != killed && is_alive(pid))
+    })
+    .await;
+    assert!(program.said.text().contains("starting it again"), "{}", program.said.text());
+    write(&program.uri, "after").await;
+    assert_eq!(texts(&program.uri).await, ["before", "after"]);
+    assert!(program.terminate().await.success());
 }
 
 #[tokio::test]
