@@ -56,8 +56,7 @@ impl MessagesApi {
         if idempotency_key.0.is_none() && headers.contains_key("Idempotency-Key") {
             return Err(Problem::invalid(field("Idempotency-Key", "must be printable ASCII")).into());
         }
-        let draft = Draft::from_json(fields.0.0).map_err(Problem::invalid)?;
-        let draft = writer.sign(draft).map_err(Problem::from)?;
+        let draft = writer.sign(Draft::from_json(fields.0.0)).map_err(Problem::from)?;
         let mut message = NewMessage::parse(draft).map_err(Problem::invalid)?;
         if let Some(key) = idempotency_key.0 {
             if message.id.is_some() {

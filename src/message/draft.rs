@@ -34,6 +34,8 @@ pub struct Draft {
     pub recipient: Option<String>,
     /// Absent, or empty: [`DEFAULT_ROOM`].
     pub room: Option<String>,
+    /// What of it can not be read: fields that no message has, and values that are no text.
+    pub unread: Vec<FieldError>,
 }
 
 /// One field of a [`Draft`] that breaks a rule, in words for the person who sent it.
@@ -53,14 +55,11 @@ impl FieldError {
 }
 
 impl Draft {
-    /// The fields of a message in JSON, over any transport. Everything but text is refused, so that no operator of
-    /// MongoDB can come in, and so is a field that is not part of a message.
-    ///
-    /// # Errors
-    /// The fields at fault.
-    pub fn from_json(fields: Map<String, Value>) -> Result<Self, Vec<FieldError>> {
+    /// The fields of a message in JSON, over any transport. Everything but text is left unread, so that no operator of
+    /// MongoDB can come in, and so is a field that is not part of a message: [`NewMessage::parse`] then refuses it.
+    pub fn from_json(fields: Map<String, Value>) -> Self {
         let mut draft = Self::default();
-        let mut errors = Vec::new();
+        let mut unread = Vec::new();
         for (name, value) in fields {
             let place = match name.as_str() {
                 "id" => &mut draft.id,
@@ -70,17 +69,17 @@ impl Draft {
                 "room" => &mut draft.room,
                 _ => {
                     let shown: String = name.chars().take(64).collect();
-                    errors.push(FieldError::new(shown, "is not a field of a message that is sent"));
+                    unread.push(FieldError::new(shown, "is not a field of a message that is sent"));
                     continue;
                 }
             };
             match value {
                 Value::String(text) => *place = Some(text),
                 Value::Null => {}
-                _ => errors.push(FieldError::new(name, "must be a text")),
+                _ => unread.push(FieldError::new(name, "must be a text")),
             }
         }
-        if errors.is_empty() { Ok(draft) } else { Err(errors) }
+        Self { unread, ..draft }
     }
 }
 
@@ -90,8 +89,14 @@ impl NewMessage {
     /// # Errors
     /// The fields at fault; never empty.
     pub fn parse(draft: Draft) -> Result<Self, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        let mut keep = |field: &str, error: InvalidText| errors.push(FieldError::new(field, error));
+        let mut errors = draft.unread;
+        let unread: Vec<String> = errors.iter().map(|error| error.field.clone()).collect();
+        let mut keep = |field: &str, error: InvalidText| {
+            // Of one that is no text, that is all there is to say.
+            if !unread.iter().any(|unread| unread == field) {
+                errors.push(FieldError::new(field, error));
+            }
+        };
 
         let id = match draft.id.as_deref() {
             None => None,
@@ -149,6 +154,8 @@ fn check_new_content(content: &str) -> Result<(), InvalidText> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn draft() -> Draft {
@@ -178,9 +185,22 @@ mod tests {
             sender: None,
             recipient: None,
             room: Some("../".into()),
+            unread: Vec::new(),
         })
         .unwrap_err();
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["id", "content", "sender", "room"]);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_reported_with_what_breaks_a_rule_and_only_once() {
+        let fields = json!({ "sender": "", "content": 5, "foo": 1, "room": null });
+        let Value::Object(fields) = fields else { panic!("an object") };
+        let errors = NewMessage::parse(Draft::from_json(fields)).unwrap_err();
+        let mut told: Vec<String> = errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect();
+        told.sort();
+        let expected =
+            ["content must be a text", "foo is not a field of a message that is sent", "sender must not be empty"];
+        assert_eq!(told, expected);
     }
 }

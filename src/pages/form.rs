@@ -67,6 +67,7 @@ impl SentForm {
             sender: Some(self.sender.clone()),
             recipient: Some(recipient.to_owned()),
             room,
+            unread: Vec::new(),
         }
     }
 

@@ -326,7 +326,7 @@ mod tests {
         for FrameEntry { kind, examples, .. } in frames().iter().filter(|frame| frame.speaker == Speaker::Client) {
             for example in examples {
                 let understood = match ClientFrame::parse(&example.to_string()).unwrap() {
-                    ClientFrame::Send { draft, .. } => draft.and_then(NewMessage::parse).map(|_| "send").unwrap(),
+                    ClientFrame::Send { draft, .. } => NewMessage::parse(draft).map(|_| "send").unwrap(),
                     ClientFrame::Subscribe(_) => "subscribe",
                     ClientFrame::Unsubscribe(_) => "unsubscribe",
                 };

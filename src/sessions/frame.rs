@@ -10,7 +10,7 @@ use crate::{
     cursor::Cursor,
     event::Change,
     feed::{Entry, Transport},
-    message::{Draft, FieldError, Message, MessageId, RoomName, UserName},
+    message::{Draft, Message, MessageId, RoomName, UserName},
     problem::Problem,
     topic::Topic,
 };
@@ -105,8 +105,8 @@ pub enum ClientFrame {
     Send {
         /// The id in the client's own words, for the answer to it.
         id: Option<String>,
-        /// What it is to be, or what of it can not be read.
-        draft: Result<Draft, Vec<FieldError>>,
+        /// What it is to be.
+        draft: Draft,
     },
     /// Follow a topic.
     Subscribe(Topic),
@@ -290,7 +290,7 @@ mod tests {
             match ClientFrame::parse(&Value::Object(fields).to_string()) {
                 Ok(ClientFrame::Send { draft, .. }) => {
                     prop_assert_eq!(kind, Some(json!("send")));
-                    match draft.and_then(NewMessage::parse) {
+                    match NewMessage::parse(draft) {
                         Ok(message) => {
                             prop_assert_eq!(UserName::parse(message.sender.as_str()), Ok(message.sender.clone()));
                             let count = message.content.chars().count();

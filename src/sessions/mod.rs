@@ -41,7 +41,7 @@ use poem::Request;
 
 use crate::{
     listener::{ClientNetwork, Writer},
-    message::{Draft, FieldError, NewMessage},
+    message::{Draft, NewMessage},
     mongo::Inserter,
     problem::Problem,
     rates::Rates,
@@ -105,9 +105,8 @@ impl Client {
     ///
     /// # Errors
     /// When it breaks a rule, or it is not known who writes: what to say to the client.
-    pub(super) fn message(&self, draft: Result<Draft, Vec<FieldError>>) -> Result<NewMessage, Problem> {
-        let draft = self.writer.sign(draft.map_err(Problem::invalid)?)?;
-        NewMessage::parse(draft).map_err(Problem::invalid)
+    pub(super) fn message(&self, draft: Draft) -> Result<NewMessage, Problem> {
+        NewMessage::parse(self.writer.sign(draft)?).map_err(Problem::invalid)
     }
 }
 

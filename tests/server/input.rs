@@ -139,6 +139,11 @@ async fn a_field_that_breaks_a_rule_is_named_in_the_problem() {
     let problem = all.expect_problem(422, "invalid-field");
     let fields: Vec<&str> = problem["errors"].as_array().unwrap().iter().flat_map(|e| e["field"].as_str()).collect();
     assert_eq!(fields, ["id", "content", "sender", "recipient"]);
+    let all = server.send(json!({ "sender": "", "content": "", "foo": 1 })).await;
+    let detail = all.expect_problem(422, "invalid-field")["detail"].as_str().unwrap().to_owned();
+    for part in ["foo is not a field", "sender must not be empty", "content must not be empty"] {
+        assert!(detail.contains(part), "{part} is not in {detail}");
+    }
     expect_nothing_stored(server, follower).await;
 }
 
