@@ -122,8 +122,8 @@ impl Problem {
     }
 
     /// What a framework error means to the client. What it has in it is shown only where it is the client's own
-    /// input.
-    pub fn of_error(error: &poem::Error) -> Self {
+    /// input. `docs` is where people find what there is.
+    pub fn of_error(error: &poem::Error, docs: &str) -> Self {
         if let Some(problem) = error.downcast_ref::<Self>() {
             return problem.clone();
         }
@@ -141,8 +141,8 @@ impl Problem {
             _ if error.is::<ContentTypeError>() => {
                 "send the body with the header Content-Type: application/json".into()
             }
-            StatusCode::NOT_FOUND => "no such page; see /docs for what there is".into(),
-            StatusCode::METHOD_NOT_ALLOWED => "this address does not take this method; see /docs".into(),
+            StatusCode::NOT_FOUND => format!("no such page; see {docs} for what there is"),
+            StatusCode::METHOD_NOT_ALLOWED => format!("this address does not take this method; see {docs}"),
             _ if status.is_server_error() => "the server failed; its log says more".into(),
             _ => error.to_string(),
         };

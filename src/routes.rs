@@ -71,6 +71,8 @@ pub fn routes(
     let base = pages.base.clone();
     let (below, elsewhere, rated) = (pages.clone(), pages.clone(), base.clone());
     let (rates, path) = (limits.rates.clone(), base.clone());
+    let docs_below: Arc<str> = base.join("/docs").into();
+    let docs_elsewhere = docs_below.clone();
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml) = (service.spec_endpoint(), service.spec_endpoint_yaml());
@@ -114,7 +116,7 @@ pub fn routes(
         .at("/status", status.around(pages::compress_page))
         .with(CatchPanic::new())
         .around(move |endpoint, request| answer_unknown(endpoint, request, below.clone()))
-        .catch_all_error(answer_error)
+        .catch_all_error(move |error| answer_error(error, docs_below.clone()))
         .around(tell_methods)
         .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
         .around(bound_answer)
@@ -130,7 +132,7 @@ pub fn routes(
         .at("/readyz", get(api::readyz).data(operators.readiness))
         .at("/metrics", get(api::metrics).data(operators.vitals))
         .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
-        .catch_all_error(answer_error)
+        .catch_all_error(move |error| answer_error(error, docs_elsewhere.clone()))
         .around(move |endpoint, request| bound_elsewhere(endpoint, request, rates.clone(), path.clone()))
         .around(bound_answer)
         .with(noted)
@@ -213,11 +215,11 @@ async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request, pages: 
 }
 
 /// Errors that no handler has turned into an answer: unknown URLs, wrong methods, bodies that can not be read.
-async fn answer_error(error: poem::Error) -> Response {
+async fn answer_error(error: poem::Error, docs: Arc<str>) -> Response {
     if error.is_from_response() {
         return error.into_response();
     }
-    let mut response = Problem::of_error(&error).into_response();
+    let mut response = Problem::of_error(&error, &docs).into_response();
     if let Some(pattern) = error.data::<PathPattern>() {
         // For whoever counts answers by route.
         response.set_data(pattern.clone());

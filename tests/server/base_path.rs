@@ -108,7 +108,8 @@ async fn at_the_root_there_is_only_what_operators_ask_a_server_by_itself() {
     server.fetch("/api/rooms").await;
     assert_eq!(counted().await, 1, "a request is counted once");
     for path in ["/", "/rooms/general", "/api/messages", "/apps", "/apps/chatter"] {
-        ask(path, "*/*").await.expect_problem(404, "not-found");
+        let problem = ask(path, "*/*").await.expect_problem(404, "not-found");
+        assert_eq!(problem["detail"], "no such page; see /apps/chat/docs for what there is");
         let page = ask(path, "text/html").await;
         assert_eq!(page.status, 404);
         assert!(page.text.contains("href=\"/apps/chat/rooms/general\""), "the way home: {}", page.text);

@@ -130,7 +130,7 @@ impl<S> EngineIo<S> {
         let body = timeout(BODY_TIME_MAX, request.take_body().into_bytes_limit(self.payload_bytes_max)).await;
         let body = body
             .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
-            .map_err(|error| Problem::of_error(&error.into()))?;
+            .map_err(|error| Problem::of_error(&error.into(), "/docs"))?;
         String::from_utf8(body.into()).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "a payload must be UTF-8"))
     }
 }
