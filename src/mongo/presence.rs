@@ -2,7 +2,7 @@
 //!
 //! `{ _id: the server's, rooms: [{ room, here }], server: {...}, at: Date }`, where `server` is a [`ServerReport`]. The
 //! time is MongoDB's, so that the clocks of servers need not agree. A server that stops removes its document; that of one
-//! that was killed is ignored after a minute, and a TTL index removes it.
+//! that was killed is ignored after a minute, and a TTL index removes it, or the same server does that is started again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -158,7 +158,11 @@ impl PresenceStore {
             let update = vec![doc! { "$replaceWith": said }];
             let written = self.collection().update_one(doc! { "_id": self.id }, update).upsert(true).await?;
             if written.upserted_id.is_some() {
-                // The first time, and when the collection was dropped. An index that is there costs nothing.
+                // The first time, and when the collection was dropped. What was said under this name before this server
+                // was started is of the same one, which was killed. An index that is there costs nothing.
+                let started = bson::DateTime::from_millis(report.started_at.timestamp_millis());
+                let older = doc! { "_id": { "$ne": self.id }, "server.name": &report.name, "at": { "$lt": started } };
+                self.collection().delete_many(older).await?;
                 self.build_index().await?;
             }
             Ok(())

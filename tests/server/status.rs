@@ -1,10 +1,10 @@
 //! How the server is, for people: `/api/status` and the page `/status`.
 
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestServer, eventually};
+use crate::harness::{Answer, FreshDatabase, TestServer, eventually};
 
 async fn status(server: &TestServer) -> Value {
     let (status, body) = server.get("/api/status").await;
@@ -88,6 +88,34 @@ async fn servers_over_one_database_know_each_other_until_one_stops() {
     eventually("one server", async || (status(&one).await["servers"].as_array().unwrap().len() == 1).then_some(()))
         .await;
     one.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_and_is_started_again_is_listed_once() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let fresh = FreshDatabase::new().await;
+    let server = TestServer::start_on(fresh.name(), &["--port", &port]).await;
+    let reports = fresh.collection::<Document>("corriente_presence_messages");
+    let left = eventually("its report", async || reports.find_one(doc! {}).await.unwrap()).await;
+    server.stop().await;
+    // Who is killed does not take it away.
+    reports.insert_one(&left).await.unwrap();
+    reports.insert_one(doc! { "server": { "name": "another:3000" } }).await.unwrap();
+
+    let again = TestServer::start_on(fresh.name(), &["--port", &port]).await;
+    eventually("its new report, and not the old one", async || {
+        let of_name = doc! { "server.name": left.get_document("server").unwrap().get_str("name").unwrap() };
+        let new = doc! { "_id": { "$ne": left.get_object_id("_id").unwrap() } };
+        let (all, new) =
+            (reports.count_documents(of_name.clone()), reports.count_documents(doc! { "$and": [of_name, new] }));
+        (all.await.unwrap() == 1 && new.await.unwrap() == 1).then_some(())
+    })
+    .await;
+    eventually("one server", async || (status(&again).await["servers"].as_array().unwrap().len() == 1).then_some(()))
+        .await;
+    let others = reports.count_documents(doc! { "server.name": "another:3000" });
+    assert_eq!(others.await.unwrap(), 1, "nobody else's is taken away");
+    again.stop().await;
 }
 
 #[tokio::test]
