@@ -487,7 +487,7 @@ async fn one_address_can_not_take_the_places_of_all_with_sockets_that_it_closes_
 }
 
 /// A frame of a client, with a mask of zeros.
-fn frame(packet: &str) -> Vec<u8> {
+pub fn frame(packet: &str) -> Vec<u8> {
     [&[0x81, 0x80 | packet.len() as u8, 0, 0, 0, 0], packet.as_bytes()].concat()
 }
 
