@@ -22,7 +22,7 @@ use crate::{
     base_path::BasePath,
     listener::{ClientNetwork, bound_answer},
     origin::Origins,
-    pages::{self, Pages, Stored},
+    pages::{self, Pages},
     problem::Problem,
     rates::Rates,
     readiness::Readiness,
@@ -79,7 +79,8 @@ pub fn routes(
     // The framework's own endpoint copies its megabyte and a half for each request, and does not pack it.
     // Packing takes a tenth of a second, which the start of a server need not wait for.
     let html = service.swagger_ui_html();
-    let docs = Arc::new(LazyLock::new(move || Stored::new(html)));
+    let below_docs = base.clone();
+    let docs = Arc::new(LazyLock::new(move || pages::rest_page(&below_docs, &html)));
     let show_docs = || {
         let docs = docs.clone();
         get(make_sync(move |request| docs.page(request.headers())))

@@ -6,7 +6,8 @@ use poem::{Response, Result, error::NotFoundError, handler, http::StatusCode, we
 
 use super::{
     answer,
-    texts::{CloseTexts, Texts},
+    assets::Stored,
+    texts::{CloseTexts, Language, Texts},
     visitor::Visitor,
 };
 use crate::{
@@ -71,6 +72,29 @@ pub(crate) fn show_realtime(visitor: Visitor) -> Response {
 }
 
 #[derive(Template)]
+#[template(path = "rest.html")]
+struct RestPage<'a> {
+    base: &'a BasePath,
+    texts: &'static Texts,
+    head: &'a str,
+    body: &'a str,
+}
+
+/// The page `/docs`: that of Swagger UI, which knows neither phones nor a way back to the chat, with both.
+pub(crate) fn rest_page(base: &BasePath, swagger_ui: &str) -> Stored {
+    // The framework's own title and element; were they others one day, the page would be as the framework makes it.
+    let parts = swagger_ui.split_once("<title>Swagger UI</title>").and_then(|(_, rest)| rest.split_once(UI));
+    let page = parts.and_then(|(head, body)| {
+        let body = format!("{UI}{body}");
+        RestPage { base, texts: Language::English.texts(), head, body: &body }.render().ok()
+    });
+    Stored::new(page.unwrap_or_else(|| swagger_ui.to_owned()))
+}
+
+/// Where Swagger UI puts itself.
+const UI: &str = "<div id=\"ui\"></div>";
+
+#[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage<'a> {
     base: &'a BasePath,
@@ -100,7 +124,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::pages::texts::Language;
 
     #[test]
     fn every_frame_close_code_and_kind_of_problem_is_told_in_both_languages() {

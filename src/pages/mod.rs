@@ -29,10 +29,10 @@ mod text;
 mod texts;
 mod visitor;
 
-pub(crate) use assets::{Stored, client_script, favicon, is_static, static_file};
+pub(crate) use assets::{client_script, favicon, is_static, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
 pub use compression::compress_page;
-pub(crate) use docs::{show_problem, show_realtime};
+pub(crate) use docs::{rest_page, show_problem, show_realtime};
 pub(crate) use errors::{not_found, too_many};
 pub use rooms::RoomList;
 pub(crate) use rooms::list_rooms;

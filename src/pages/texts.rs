@@ -94,7 +94,7 @@ impl Texts {
 
     /// The same for `templates/static/realtime.js`.
     pub(super) fn realtime_json(&self) -> String {
-        script_safe(&self.realtime.script)
+        self.json_of(&self.realtime.script)
     }
 }
 
@@ -211,6 +211,7 @@ pub(super) struct PageTexts {
     pub(super) newest: String,
     pub(super) sent_to: String,
     pub(super) your_name: String,
+    pub(super) your_name_for_direct: String,
     pub(super) recipient: String,
     pub(super) recipient_optional: String,
     pub(super) message: String,

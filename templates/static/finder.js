@@ -3,7 +3,7 @@
  * page is shown without leaving the chat, its draft and its connection.
  */
 
-import { texts } from "./page.js";
+import { addressOf, texts } from "./page.js";
 import { Row } from "./row.js";
 
 const element = (id) => document.getElementById(id);
@@ -21,13 +21,13 @@ export function offerSearch(show) {
     else link.focus();
   };
 
-  /** Shows what the page at `url` found, in place of `old`. */
-  const find = async (url, old) => {
+  /** Shows what the page at `path` found, in place of `old`. */
+  const find = async (path, old) => {
     const turn = (asked += 1);
     results.setAttribute("aria-busy", "true");
     if (old === null) results.replaceChildren(paragraph(texts.searching));
     try {
-      const response = await fetch(url, { headers: { accept: "text/html" } });
+      const response = await fetch(addressOf(path), { headers: { accept: "text/html" } });
       if (!response.ok && response.status !== 422) throw new Error(`The server answered ${response.status}.`);
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       // An answer that came late is that of another question.
@@ -66,7 +66,7 @@ export function offerSearch(show) {
     const when = event.target.closest("a.when");
     if (next) {
       event.preventDefault();
-      find(next.href, next.parentElement);
+      find(next.pathname + next.search, next.parentElement);
     } else if (when && show(when.closest("article").dataset.id)) {
       event.preventDefault();
       // On a narrow screen the panel lies over the message.

@@ -1,6 +1,6 @@
 /** What is stored, in pages. */
 
-import { base } from "./page.js";
+import { addressOf, base } from "./page.js";
 
 const PAGE_MESSAGES = 50;
 /** A request that is not answered by then has failed. */
@@ -18,7 +18,7 @@ export function loadMessages(parameters) {
 export async function load(path, parameters = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value) query.set(name, value);
-  const response = await fetch(`${base}${path}?${query}`, {
+  const response = await fetch(addressOf(`${base}${path}?${query}`), {
     headers: { accept: "application/json" },
     signal: AbortSignal.timeout(ANSWER_MAX_MS),
   });

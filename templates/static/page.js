@@ -6,6 +6,12 @@ export const texts = JSON.parse(document.getElementById("texts").textContent);
 /** What stands before every path of this server: nothing, or the path under which it is offered. */
 export const base = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
 
+/**
+ * Where a path of this server is, for `fetch`: that refuses addresses with a name and a password in them, and a page that was
+ * opened by such an address hands them on to paths alone.
+ */
+export const addressOf = (path) => location.origin + path;
+
 /** The page's language in the flavour that the reader prefers: dates in "es-MX" for a page in "es". */
 export const locale = navigator.languages?.find((tag) => tag.split("-")[0] === texts.language) ?? texts.language;
 

@@ -3,7 +3,9 @@
  * repeats nothing and does not come back by itself, so that what the protocol does can be seen.
  */
 
-const texts = JSON.parse(document.getElementById("texts").textContent);
+import { locale, storage, texts } from "./page.js";
+
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 const element = (id) => document.getElementById(id);
 const [connect, message, raw] = ["connect", "message", "raw"].map(element);
 const [wire, lines, banner] = ["wire", "lines", "connection"].map(element);
@@ -14,7 +16,7 @@ const LINES_MAX = 300;
 let socket = null;
 
 show("closed");
-element("sender").value = readName();
+element("sender").value = storage.get("name") ?? "";
 
 connect.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -112,7 +114,7 @@ function row(frame, isOut) {
   const [details, summary] = [made("details"), made("summary")];
   const way = made("span", "way", isOut ? "→" : "←");
   way.setAttribute("aria-hidden", "true");
-  const at = made("time", "at", new Date().toLocaleTimeString());
+  const at = made("time", "at", clock.format(new Date()));
   summary.append(way, made("code", "type", String(frame?.type ?? "?")), made("span", "gist", gist(frame)), at);
   const json = made("pre");
   json.append(made("code", "", JSON.stringify(frame, null, 2)));
@@ -162,13 +164,4 @@ function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   new DataView(bytes.buffer).setUint32(0, Date.now() / 1000);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** Under which name the reader writes in the chat. */
-function readName() {
-  try {
-    return localStorage.getItem("corriente.name") ?? "";
-  } catch {
-    return "";
-  }
 }

@@ -1,6 +1,6 @@
 /** The page /status: asks the server every few seconds how it is, and shows that. */
 
-import { base, fill, locale, texts } from "./page.js";
+import { addressOf, base, fill, locale, texts } from "./page.js";
 import { plot } from "./plot.js";
 
 const EVERY_MS = 5_000;
@@ -46,7 +46,7 @@ let heardAt = Date.now();
 async function look() {
   const newest = samples.at(-1)?.at;
   const query = newest === undefined ? "" : `?after=${encodeURIComponent(newest)}`;
-  const answer = await fetch(`${base}/api/status${query}`, { signal: AbortSignal.timeout(ANSWER_MS_MAX), cache: "no-store" });
+  const answer = await fetch(addressOf(`${base}/api/status${query}`), { signal: AbortSignal.timeout(ANSWER_MS_MAX), cache: "no-store" });
   if (!answer.ok) throw new Error(`${answer.status}`);
   const status = await answer.json();
   if (status.servers[0].started_at !== startedAt && startedAt !== undefined) {

@@ -106,6 +106,7 @@ export class Timeline {
     });
     if (!wasAtEnd && this.#rows.length > ROWS_MAX) this.#cutAfter(ROWS_KEPT);
     const first = messages.map(({ id }) => this.#byId.get(id)).find((row) => row);
+    this.#liftLine(first);
     if (messages.length > 0) this.#onNew({ messages, first, wasAtEnd });
   }
 
@@ -170,6 +171,13 @@ export class Timeline {
     row.li.classList.add("unread-from");
   }
 
+  /** What is new stands under the line, also when that was drawn before a message of a time to come. */
+  #liftLine(first) {
+    const line = this.list.querySelector(".unread-from");
+    const isAbove = first && line && first.li.compareDocumentPosition(line) & Node.DOCUMENT_POSITION_FOLLOWING;
+    if (isAbove) this.showUnreadFrom(first);
+  }
+
   /** Brings a row into sight. Says whether it is there. */
   show(id) {
     const row = this.#byId.get(id);
@@ -218,7 +226,7 @@ export class Timeline {
     this.#timer ||= setTimeout(() => this.flush(), GATHER_MS);
   }
 
-  /** Says whether a new row came at the end. */
+  /** Says whether a new row came at the end, or before nothing but messages of a time to come: their dates are their writers'. */
   #put(message) {
     const known = this.#byId.get(message.id);
     if (known) {
@@ -251,10 +259,11 @@ export class Timeline {
       row.li.remove();
       return true;
     }
+    const isNewest = isLast || this.#rows[index].time > Date.now();
     this.list.insertBefore(row.li, this.#rows[index]?.li ?? null);
     this.#know(row, index);
     this.#followFrom(index);
-    return isLast;
+    return isNewest;
   }
 
   #take(id) {

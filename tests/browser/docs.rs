@@ -90,6 +90,28 @@ async fn a_socket_can_be_opened_on_the_page_and_every_frame_is_shown() {
 }
 
 #[tokio::test]
+async fn the_rest_documentation_fits_a_phone_and_leads_back_to_the_chat() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        chromium
+            .window(Window::default(), async |dev| {
+                let screen = json!({ "width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": true });
+                dev.tell_chrome("Emulation.setDeviceMetricsOverride", screen).await;
+                dev.open(&format!("{}/docs", server.url)).await;
+                dev.wait("Swagger UI is there", async || dev.text_of("#ui h1, #ui h2").await.contains("Corriente"))
+                    .await;
+                dev.picture("rest-phone").await;
+                assert_eq!(dev.ask::<f64>("return innerWidth").await, 390.0, "the page is as wide as the phone");
+                dev.click("nav.corriente a").await;
+                dev.wait("the chat is there", async || dev.connection().await == "Live").await;
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_page_about_live_events_is_accessible_and_fits_a_phone() {
     let Some(axe) = axe().await else { return };
     with_chromium(async |chromium| {
@@ -125,7 +147,12 @@ async fn the_page_about_live_events_is_accessible_and_fits_a_phone() {
         chromium
             .window(Window { spanish: true, ..Window::default() }, async |dev| {
                 dev.open(&url).await;
-                assert_eq!(dev.text_of("h1").await, "Eventos en vivo");
+                assert_eq!(dev.text_of("h1").await, "Eventos en directo");
+                dev.click("#toggle").await;
+                dev.wait("it is live", async || dev.connection().await == "En directo").await;
+                // As in the chat: in the reader's own form of the page's language, here Mexican Spanish.
+                let time = dev.text_of("#lines .at").await;
+                assert!(time.starts_with(|c: char| c.is_ascii_digit()) && time.ends_with(".m."), "{time}");
                 dev.expect_accessible(axe, "realtime-es").await;
                 dev.open(&format!("{}/problems/invalid-field", server.url)).await;
                 assert_eq!(dev.text_of("h1").await, "Un campo incumple una regla");

@@ -298,6 +298,7 @@ async fn a_room_or_a_person_is_opened_by_name() {
         chromium
             .window(Window::default(), async |ana| {
                 ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                assert_eq!(ana.text_of("label[for=open-inbox]").await, "Your name, to see your direct messages");
                 ana.driver.find(By::Id("open-room")).await.unwrap().send_keys("la nueva" + Key::Enter).await.unwrap();
                 ana.wait("it is made", async || ana.text_of("h1").await == "la nueva").await;
                 ana.wait("it is live", async || ana.connection().await == "Live").await;
@@ -315,6 +316,44 @@ async fn a_room_or_a_person_is_opened_by_name() {
                 ana.wait_for_messages(&["psst"]).await;
                 let direct = doc! { "sender": "Ana", "recipient": "Luis", "content": "psst" };
                 assert_eq!(server.messages().count_documents(direct).await.unwrap(), 1);
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_before_a_message_of_a_time_to_come_is_new_all_the_same() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start().await;
+        let now = DateTime::now().timestamp_millis();
+        let old =
+            (0..60).map(|n| doc! { "content": n.to_string(), "sender": "Luis", "date": DateTime::from_millis(now) });
+        server.messages().insert_many(old).await.unwrap();
+        chromium
+            .window(Window::default(), async |ana| {
+                // As of a program that takes its local time for UTC.
+                let date = DateTime::from_millis(now + 2 * 60 * 60 * 1_000);
+                let imported = doc! { "content": "imported", "sender": "robot", "date": date };
+                server.messages().insert_one(imported).await.unwrap();
+                ana.open_live(&format!("{}/rooms/general", server.url)).await;
+                let first_new = "return document.querySelector('.unread-from .text')?.innerText ?? ''";
+                ana.wait("it is new", async || ana.ask::<String>(first_new).await == "imported").await;
+                let last_two = async || {
+                    let messages = ana.messages().await;
+                    messages[messages.len().saturating_sub(2)..].join(", ")
+                };
+                server.say("general", "now").await;
+                ana.wait("it stands where its date says", async || last_two().await == "now, imported").await;
+                ana.wait("the line is above it", async || ana.ask::<String>(first_new).await == "now").await;
+                ana.driver.execute("document.getElementById('scroller').focus()", Vec::new()).await.unwrap();
+                ana.press(Key::Home + "").await;
+                ana.wait("she is away from the end", async || ana.text_of("#jump").await == "Newest").await;
+                server.say("general", "later").await;
+                ana.wait("it is counted", async || ana.text_of("#jump").await.contains("1 new message")).await;
+                assert_eq!(ana.ask::<String>(first_new).await, "later");
+                assert!(ana.driver.title().await.unwrap().starts_with("(1) general"));
             })
             .await;
         server.stop().await;

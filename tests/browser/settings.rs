@@ -1,10 +1,12 @@
 //! As operators may set the server up: under a path, for reading only, and behind a proxy that signs people in.
 
+use std::sync::{Arc, Mutex};
+
 use mongodb::bson::doc;
 use thirtyfour::prelude::*;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
 };
 
 use crate::{
@@ -63,49 +65,108 @@ async fn a_page_for_reading_only_is_live_and_has_no_form() {
     .await;
 }
 
-/// A proxy that has signed José in. Returns where it listens.
-async fn proxy_of_jose(server: &TestServer) -> String {
+/// The requests that brought a password.
+type Signed = Arc<Mutex<Vec<String>>>;
+
+/// A proxy that has signed José in, or `asks` for a password with each request. Returns where it listens, and what was asked
+/// for with a password.
+async fn proxy_of_jose(server: &TestServer, asks: bool) -> (String, Signed) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let address = server.url.trim_start_matches("http://").to_owned();
+    let signed = Signed::default();
+    let list = signed.clone();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(&address).await.unwrap();
+            let list = asks.then(|| list.clone());
             // Either side may end it.
-            tokio::spawn(async move { pass_signed(client, server).await.ok() });
+            tokio::spawn(async move { pass_signed(client, server, list).await.ok() });
         }
     });
-    url
+    (url, signed)
 }
 
 /// Says in each request who asks, and passes everything else on. The page's requests have no bodies: what follows a head is
 /// another one, or a WebSocket.
-async fn pass_signed(client: TcpStream, server: TcpStream) -> std::io::Result<()> {
+async fn pass_signed(client: TcpStream, server: TcpStream, signed: Option<Signed>) -> std::io::Result<()> {
+    const REFUSAL: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"chat\"\r\n\
+        Content-Length: 0\r\nConnection: close\r\n\r\n";
     let (from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
     let mut from_client = BufReader::new(from_client);
-    let (mut line, mut is_upgrade) = (String::new(), false);
-    while from_client.read_line(&mut line).await? > 0 {
-        is_upgrade |= line.to_ascii_lowercase().starts_with("upgrade: websocket");
-        let is_end = line == "\r\n";
-        if is_end {
-            to_server.write_all("X-User: José\r\n".as_bytes()).await?;
+    let may_pass = |head: &str| {
+        let Some(signed) = &signed else { return true };
+        let has_password = head.to_ascii_lowercase().contains("\r\nauthorization: basic ");
+        if has_password {
+            signed.lock().unwrap().extend(head.lines().next().map(str::to_owned));
         }
-        to_server.write_all(line.as_bytes()).await?;
-        if is_end && is_upgrade {
+        has_password
+    };
+    let mut head = head_of(&mut from_client).await?;
+    if head.is_empty() {
+        return Ok(());
+    }
+    if !may_pass(&head) {
+        return to_client.write_all(REFUSAL).await;
+    }
+    tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
+    loop {
+        to_server.write_all(format!("{}\r\nX-User: José\r\n\r\n", head.trim_end_matches("\r\n")).as_bytes()).await?;
+        if head.to_ascii_lowercase().contains("\r\nupgrade: websocket") {
             copy(&mut from_client, &mut to_server).await?;
         }
-        line.clear();
+        head = head_of(&mut from_client).await?;
+        // On a connection that was good so far a browser asks again by another one, and is told there.
+        if head.is_empty() || !may_pass(&head) {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// The head of the next request; empty when there is none.
+async fn head_of(client: &mut BufReader<OwnedReadHalf>) -> std::io::Result<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") && client.read_line(&mut head).await? > 0 {}
+    Ok(head)
+}
+
+#[tokio::test]
+async fn a_page_that_was_opened_with_a_password_in_its_address_gets_all_that_it_asks_for() {
+    with_chromium(async |chromium| {
+        let server = TestServer::start_with(&["--trust-proxy", "127.0.0.1", "--sender-header", "X-User"]).await;
+        let date = mongodb::bson::DateTime::now();
+        server.messages().insert_one(doc! { "content": "Una canción", "sender": "Ana", "date": date }).await.unwrap();
+        let (url, signed) = proxy_of_jose(&server, true).await;
+        let url = url.replacen("http://", "http://jose:secret@", 1);
+        chromium
+            .window(Window::default(), async |jose| {
+                jose.open_live(&format!("{url}/rooms/general")).await;
+                jose.wait("he is counted", async || jose.text_of("#here").await == "1 here").await;
+                jose.click("#search-link").await;
+                jose.press("CANCION" + Key::Enter).await;
+                let found = async || jose.text_of("#finder-results .text").await == "Una canción";
+                jose.wait("it is found", found).await;
+                jose.tell_chrome("Page.getAppManifest", serde_json::json!({})).await;
+                jose.wait("the manifest is there", async || {
+                    signed.lock().unwrap().iter().any(|request| request.starts_with("GET /static/manifest."))
+                })
+                .await;
+                jose.open(&format!("{url}/status")).await;
+                jose.wait("the plots are there", async || !jose.text_of("#plots").await.is_empty()).await;
+                assert_eq!(jose.text_of("#word").await, "Live");
+            })
+            .await;
+        server.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn who_is_signed_in_is_not_asked_for_a_name_and_writes_under_it() {
     with_chromium(async |chromium| {
         let server = TestServer::start_with(&["--trust-proxy", "127.0.0.1", "--sender-header", "X-User"]).await;
-        let url = proxy_of_jose(&server).await;
+        let (url, _) = proxy_of_jose(&server, false).await;
         chromium
             .window(Window::default(), async |jose| {
                 jose.open(&format!("{url}/livez")).await;

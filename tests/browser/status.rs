@@ -89,7 +89,7 @@ async fn the_page_shows_what_happens_while_it_happens_and_axe_finds_nothing() {
         chromium
             .window(Window { width: 400, spanish: true, ..Window::default() }, async |ana| {
                 ana.open(&url).await;
-                ana.wait("it is live", async || ana.text_of("#word").await == "En vivo").await;
+                ana.wait("it is live", async || ana.text_of("#word").await == "En directo").await;
                 ana.wait("the plots are there", async || {
                     plot_labels(&ana).await.iter().all(|label| label.starts_with("Ahora"))
                 })

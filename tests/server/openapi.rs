@@ -204,6 +204,10 @@ async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
     for foreign in ["src=\"http", "src=\"//", "href=\"http", "@import"] {
         assert!(!docs.text.contains(foreign), "the page loads from elsewhere: {foreign}");
     }
+    for ours in ["<!doctype html>\n<html lang=\"en\">", "name=\"viewport\"", "<title>REST API", "<a href=\"/\">"] {
+        assert!(docs.text.contains(ours), "no {ours} around it");
+    }
+    assert!(!docs.text.contains("<title>Swagger UI"), "it is given another title");
     assert_eq!(server.fetch("/docs/").await.text, docs.text);
     server.stop().await;
 }

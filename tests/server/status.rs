@@ -140,7 +140,7 @@ async fn the_page_is_whole_without_a_script_in_both_languages() {
         assert!(english.text.contains(words), "{words} in {}", english.text);
     }
     let spanish = page("es").await;
-    for words in ["<html lang=\"es\">", "En vivo", "Retraso", "Salas con más actividad", "este", "Ninguno."] {
+    for words in ["<html lang=\"es\">", "En directo", "Retraso", "Salas con más actividad", "este", "Ninguno."] {
         assert!(spanish.text.contains(words), "{words} in {}", spanish.text);
     }
     server.stop().await;
