@@ -19,8 +19,6 @@ use crate::{
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// The server says something every 25 seconds, if only its position. Silence for longer than this is a dead connection.
 const SILENCE_MAX: Duration = Duration::from_secs(65);
-/// A connection that was live for so long counts as good: the next failure is the first one again.
-const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// A server that asks to come back later is taken at its word up to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How much of the past is shown.
@@ -148,9 +146,9 @@ impl Server {
         Ok(Self { url, place, http, live_at: Cell::new(None) })
     }
 
-    /// Whether the last connection was one that worked.
-    pub fn was_good(&self) -> bool {
-        self.live_at.take().is_some_and(|live_at| live_at.elapsed() > GOOD_AFTER)
+    /// How long the last connection has been live, if it ever was; said once.
+    pub fn take_life(&self) -> Option<Duration> {
+        self.live_at.take().map(|live_at| live_at.elapsed())
     }
 
     /// Shows the newest messages. `cursor` is then that which joins them to the stream.

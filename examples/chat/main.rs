@@ -1,4 +1,4 @@
-//! A chat in the terminal: `cargo run --example chat -- --room general --name Ana`.
+//! A chat in the terminal: `cargo run --release --example chat -- --room general --name Ana`.
 //!
 //! Every line of the standard input is sent as a message, and what happens in the room is shown as it happens. With
 //! `--inbox Ana` it is the direct messages of Ana, and a line that begins with `@Luis` goes to Luis alone. When the input
@@ -28,6 +28,8 @@ use screen::Screen;
 /// A failure is followed by a random wait below this, doubled with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// A connection that was live for so long counts as good: the next failure is the first one again.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// A reset often meets everybody at once; clients come back spread over this time.
 const RESET_SPREAD: Duration = Duration::from_secs(2);
 /// Lines that were typed ahead; when there are more, the input waits.
@@ -63,6 +65,7 @@ async fn main() -> anyhow::Result<()> {
     let mut screen = Screen::default();
     let mut cursor = None;
     let mut failures = 0;
+    let mut said = None;
     loop {
         let ended = match &cursor {
             Some(_) => server.follow(&mut cursor, &mut outbox, &mut screen).await,
@@ -77,8 +80,14 @@ async fn main() -> anyhow::Result<()> {
                 cursor = None;
             }
             End::Broken { why, at_least } => {
-                failures = if server.was_good() { 0 } else { failures + 1 };
-                screen.note(&format!("offline, trying again: {why:#}"));
+                let lived = server.take_life();
+                failures = if lived > Some(GOOD_AFTER) { 0 } else { failures + 1 };
+                // Once for each break: most of the next attempts fail alike.
+                let why = format!("{why:#}");
+                if lived.is_some() || said.as_ref() != Some(&why) {
+                    screen.note(&format!("offline, trying again: {why}"));
+                }
+                said = Some(why);
                 let bound = BACKOFF_MAX.min(BACKOFF_FIRST * 2_u32.saturating_pow(failures));
                 outbox.listen(at_least + bound.mul_f64(rand::random()), server.place(), &screen).await;
             }

@@ -72,7 +72,7 @@ impl Screen {
 
 fn print(message: &Message, before: &str, after: &str) {
     let time = DateTime::parse_from_rfc3339(&message.date)
-        .map(|date| date.with_timezone(&Local).format("%H:%M").to_string())
+        .map(|date| time_shown(date.with_timezone(&Local), Local::now()))
         .unwrap_or_default();
     let to = message.recipient.as_ref().map(|recipient| format!(" to {recipient}")).unwrap_or_default();
     let line = format!("{time} {}{to}: {before}{}{after}", message.sender, message.content);
@@ -81,6 +81,12 @@ fn print(message: &Message, before: &str, after: &str) {
         // Whoever read it is gone, as `head` is after its lines.
         std::process::exit(0);
     }
+}
+
+/// The time of day, and the day too when it is not that of `now`.
+fn time_shown(date: DateTime<Local>, now: DateTime<Local>) -> String {
+    let is_today = date.date_naive() == now.date_naive();
+    date.format(if is_today { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
 /// A message must not move the cursor, ring the bell or turn the direction in which its line is read: what does so is
