@@ -44,8 +44,9 @@ pub(super) struct Log {
     /// The place of `entries[0]`. Places count all entries ever appended, and one for every gap, so that a reader
     /// at the end of the log before a gap is seen to be before it.
     first_place: u64,
-    /// The first place after the newest gap.
+    /// The first place after the newest gap, and what that is.
     gap_place: u64,
+    gap: Gap,
     bytes: usize,
     /// Places of the entries of each topic, in order. A topic without entries has no list.
     topics: HashMap<Topic, VecDeque<u64>>,
@@ -86,6 +87,7 @@ impl Log {
             entries: VecDeque::new(),
             first_place: 0,
             gap_place: 0,
+            gap: Gap::Broken,
             bytes: 0,
             topics: HashMap::new(),
             everybody: VecDeque::new(),
@@ -143,6 +145,8 @@ impl Log {
     pub(super) fn gap(&mut self, start: Cursor) {
         self.first_place = self.end_place() + 1;
         self.gap_place = self.first_place;
+        // Each collection has an epoch of its own, and so has the time without one.
+        self.gap = if start.epoch == self.watermark.epoch { Gap::Broken } else { Gap::Dropped };
         self.entries.clear();
         self.topics.clear();
         self.everybody.clear();
@@ -246,7 +250,7 @@ impl Log {
 
     /// Why the log no longer reaches back to `place`.
     pub(super) fn gap_before(&self, place: u64) -> Gap {
-        if place < self.gap_place { Gap::Broken } else { Gap::Evicted }
+        if place < self.gap_place { self.gap } else { Gap::Evicted }
     }
 
     /// Where a reader goes on that can not be told what it missed, and the cursor that stands for it. After a gap of the
@@ -410,11 +414,15 @@ mod tests {
         let end = log.end_place();
         log.gap(at(200, BOUNDARY));
         assert!(log.read(end, [room("a")].iter(), false, 10).is_none(), "a reader that was up to date");
+        assert_eq!(log.gap_before(end), Gap::Broken);
         let (place, position) = log.restart(end);
         assert_eq!((place, position), (log.first_place, at(200, BOUNDARY)), "it goes on right behind the gap");
         assert!(is_gone(after(&log, at(101, 1), &["a"])));
         log.append(vec![created(at(201, 2), "a")], at(201, 2));
         assert_eq!(after(&log, at(200, BOUNDARY), &["a"]), Ok(vec![at(201, 2)]));
+        let end = log.end_place();
+        log.gap(Cursor { epoch: EPOCH + 1, ..at(202, BOUNDARY) });
+        assert_eq!(log.gap_before(end), Gap::Dropped);
     }
 
     #[test]

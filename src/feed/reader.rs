@@ -65,6 +65,8 @@ pub enum Gap {
     Evicted,
     /// The stream was broken, so what follows may never have been known here.
     Broken,
+    /// The collection was dropped or renamed, or another one is in its place.
+    Dropped,
     /// The cursor is of another collection, or of one that was dropped.
     OtherCollection,
     /// The cursor is of a time to come, by far.
@@ -73,13 +75,14 @@ pub enum Gap {
 
 impl Gap {
     /// All of them.
-    pub const ALL: [Gap; 4] = [Gap::Evicted, Gap::Broken, Gap::OtherCollection, Gap::FarAhead];
+    pub const ALL: [Gap; 5] = [Gap::Evicted, Gap::Broken, Gap::Dropped, Gap::OtherCollection, Gap::FarAhead];
 
     /// The gap in words for a client.
     pub fn as_str(self) -> &'static str {
         match self {
             Gap::Evicted => "the cursor is older than what is kept",
             Gap::Broken => "the change stream was broken",
+            Gap::Dropped => "the collection was dropped or made anew",
             Gap::OtherCollection => "the cursor is of another collection",
             Gap::FarAhead => "the cursor is of a time to come",
         }

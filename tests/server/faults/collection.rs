@@ -23,7 +23,13 @@ async fn a_collection_that_is_dropped_or_renamed_is_a_reset_and_the_next_one_is_
             "rename" => drop(world.database.client().database("admin").run_command(rename.clone()).await.unwrap()),
             _ => world.database.drop().await.unwrap(),
         }
-        while follower.next().await.expect("the socket stays open")["type"] != "reset" {}
+        let reset = loop {
+            let frame = follower.next().await.expect("the socket stays open");
+            if frame["type"] == "reset" {
+                break frame;
+            }
+        };
+        assert_eq!(reset["reason"], "the collection was dropped or made anew", "after {fault}");
         world.expect_live(&mut follower).await;
         let mut late = world.join(0, &format!("room=a&after={before}")).await;
         late.expect("reset").await;
