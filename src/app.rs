@@ -158,7 +158,10 @@ impl App {
             places: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
         };
 
-        info!("with these settings memory stays below {} MiB", config.memory_bytes_max() >> 20);
+        info!(
+            "with these settings memory stays below {} MiB: that is for every bound reached at once, and far more than is used",
+            config.memory_bytes_max() >> 20
+        );
         let listener = bind(config).await?;
         let address = listener.local_addr()?;
         // The other servers know this one by its address.
