@@ -28,7 +28,8 @@ pub struct Broken {
 /// See [`Broken::fault`]. `document` is what was read of it: the contract's fields, as `pipeline` has them.
 pub(super) fn fault_in(id: Option<RawBsonRef<'_>>, document: Option<&RawDocument>, reason: Invalid) -> String {
     let how = match reason {
-        Invalid::Id if id.is_none() => "its _id can not be read".to_owned(),
+        // What is far too long is not read of a stored document.
+        Invalid::Id if id.is_none() => format!("its _id can not be read, or has far more than {ID_BYTES_MAX} bytes"),
         Invalid::Id => format!("its _id has more than {ID_BYTES_MAX} bytes"),
         Invalid::Content => of_text(document, "content", |text| message::check_content(text).err()),
         Invalid::Sender => of_text(document, "sender", |text| UserName::parse(text).err()),
@@ -110,7 +111,7 @@ mod tests {
             (doc! { "_id": id, "content": "x", "sender": "Ana", "room": ".." }, "its room must not contain a part"),
             (doc! { "_id": id, "content": "x", "sender": "Ana", "recipient": "\n" }, "its recipient must not be empty"),
             (doc! { "_id": "a", "content": "x", "sender": "Ana" }, "_id \"a\", its date is no Date"),
-            (doc! { "content": "x", "sender": "Ana" }, "_id unreadable, its _id can not be read"),
+            (doc! { "content": "x", "sender": "Ana" }, "_id unreadable, its _id can not be read, or has"),
         ] {
             let fault = fault(&document);
             assert!(fault.contains(expected), "{fault} of {document}");

@@ -62,10 +62,17 @@ pub(super) fn pipeline(from: &ResumePoint, images: bool) -> Vec<Document> {
     ]
 }
 
-/// What is read of a stored document: the contract's fields, as small and as strange as a stream has them. What else
-/// stands in it, and how much of it, is nobody's concern.
+/// The largest `_id` that is read of a stored document, in bytes of BSON: those that a message may have, and those that a
+/// place in a history can spell out, are smaller.
+const ID_BYTES_MAX: i32 = 2_048;
+
+/// What is read of a stored document: the contract's fields, as small and as strange as a stream has them, and no `_id` where
+/// that is large. So twenty kilobytes are the most that one takes, whatever else stands in it.
 pub(super) fn projection() -> Document {
-    contract_fields("$$ROOT")
+    let mut fields = contract_fields("$$ROOT");
+    let bytes = doc! { "$bsonSize": { "id": "$$ROOT._id" } };
+    fields.insert("_id", doc! { "$cond": [{ "$lte": [bytes, ID_BYTES_MAX] }, "$$ROOT._id", "$$REMOVE"] });
+    fields
 }
 
 fn image(path: &str) -> Document {

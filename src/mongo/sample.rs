@@ -15,7 +15,8 @@ use super::{
     pipeline::projection,
 };
 
-/// How many documents are looked at, the newest by `_id`, and how long that may take, in seconds.
+/// How many documents are looked at, the newest by `_id`, and how long that may take, in seconds. Of each no more is read
+/// than twenty kilobytes: see `projection`.
 const DOCUMENTS_MAX: u32 = 100;
 const LOOK_SECS_MAX: u64 = 2;
 

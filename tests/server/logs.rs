@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use reqwest::{Client, header::HeaderMap};
 use serde_json::Value;
 
@@ -92,9 +92,16 @@ async fn an_edit_that_breaks_the_contract_is_counted_and_named_like_a_document_t
 async fn a_collection_of_other_documents_is_named_when_the_server_starts_and_one_of_messages_is_not() {
     let good = doc! { "content": "hola", "sender": "Ana" };
     let other = doc! { "_id": 7, "text": "hola", "user": "ana" };
-    for (documents, expected) in
-        [(vec![], None), (vec![&good], None), (vec![&good, &other], Some("1 of the newest 2 documents in "))]
-    {
+    let huge = doc! { "_id": "x".repeat(1 << 20), "content": "hola", "sender": "Ana", "date": DateTime::now() };
+    let mut long = huge.clone();
+    long.insert("_id", "x".repeat(257));
+    for (documents, expected) in [
+        (vec![], None),
+        (vec![&good], None),
+        (vec![&good, &other], Some("first: _id 7, its content is missing")),
+        (vec![&good, &long], Some("xxx\"..., its _id has more than 256 bytes")),
+        (vec![&good, &huge], Some("its _id can not be read, or has far more than 256 bytes")),
+    ] {
         let database = FreshDatabase::with_collection().await;
         if !documents.is_empty() {
             database.collection::<Document>("messages").insert_many(documents).await.unwrap();
@@ -110,9 +117,8 @@ async fn a_collection_of_other_documents_is_named_when_the_server_starts_and_one
             (None, None) => {}
             (Some(line), Some(expected)) => {
                 let namespace = format!("{}.messages", database.name());
-                for part in
-                    [expected, &namespace, "WARN", "first: _id 7, its content is missing", "docs/data-contract.md"]
-                {
+                let counted = "1 of the newest 2 documents in ";
+                for part in [expected, counted, &namespace, "WARN", "docs/data-contract.md"] {
                     assert!(line.contains(part), "{part} is not in {line}");
                 }
             }

@@ -39,6 +39,7 @@ mod replays;
 mod rest;
 mod retention;
 mod rooms;
+mod schema;
 mod search;
 mod settings;
 mod siege;
