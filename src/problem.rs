@@ -53,6 +53,9 @@ pub const CHALLENGE: &str = "Proxy realm=\"sign in at the proxy in front of this
 /// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
 const RETRY_AFTER_SECS: u32 = 2;
 
+/// The most fields at fault that one problem names: all that a message has, and some that it has not.
+const FIELDS_TOLD_MAX: usize = 20;
+
 /// A kind of problem. The page `/problems/NAME`, of which its `type` is the path, says what to do about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
@@ -110,9 +113,15 @@ impl Problem {
         }
     }
 
-    /// Fields that break a rule.
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let sentences: Vec<String> = errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect();
+    /// Fields that break a rule. The first of them are told: an answer must not be many times as long as what it answers.
+    pub fn invalid(mut errors: Vec<FieldError>) -> Self {
+        let untold = errors.len().saturating_sub(FIELDS_TOLD_MAX);
+        errors.truncate(FIELDS_TOLD_MAX);
+        let mut sentences: Vec<String> =
+            errors.iter().map(|error| format!("{} {}", error.field, error.detail)).collect();
+        if untold > 0 {
+            sentences.push(format!("and {untold} more"));
+        }
         Self { errors: Some(errors), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, sentences.join("; ")) }
     }
 

@@ -7,6 +7,13 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{DEFAULT_ROOM, NAME_CHARS_MAX, invisible::without_invisible};
 
+/// The longest spelling of a name that is looked at, in bytes: far more than its characters take with all that is left out of
+/// them.
+const SPELLING_BYTES_MAX: usize = 4 * 1024;
+/// How often something may be left out of a spelling until nothing more is to be. What people write, and what hides in it,
+/// needs two turns; a text can be made that needs one for each of its characters.
+const TURNS_MAX: usize = 8;
+
 /// Why a text can not be a name, a content or an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidText {
@@ -25,7 +32,7 @@ pub enum InvalidText {
     #[error("must not contain the character U+{:04X}", *.0 as u32)]
     Forbidden(char),
     /// Not in Unicode normal form C, with white space around it, or with something that nobody sees. Documents and the names of
-    /// accounts can fail so: clients' input is normalised.
+    /// accounts can fail so; clients' input is normalised, and only fails so when nothing but tricks are in it.
     #[error("is not in normal form (NFC, no white space around it, nothing invisible in it)")]
     NotNormal,
     /// A room that looks like a path or like one of MongoDB's own collections.
@@ -53,6 +60,9 @@ macro_rules! name {
             /// # Errors
             /// When it is empty, too long, or contains a forbidden character.
             pub fn normalise(text: &str) -> Result<Self, InvalidText> {
+                if text.len() > SPELLING_BYTES_MAX {
+                    check_length(text, NAME_CHARS_MAX)?;
+                }
                 Self::parse(&normal_form(text))
             }
 
@@ -134,18 +144,20 @@ fn check_name(text: &str) -> Result<(), InvalidText> {
     if is_normal { Ok(()) } else { Err(InvalidText::NotNormal) }
 }
 
-/// See `invisible`; what is forbidden stays in, to be complained of.
+/// See `invisible`; what is forbidden stays in, to be complained of. Of a text that needs too many turns what is returned is
+/// not in normal form either.
 fn normal_form(text: &str) -> String {
     let mut normal: String = text.nfc().collect();
-    loop {
+    for _ in 0..TURNS_MAX {
         let visible = without_invisible(&normal);
         let visible = visible.trim();
         if visible == normal {
-            return normal;
+            break;
         }
         // What stood on both sides of something that is gone may make one character, and each turn is shorter.
         normal = visible.nfc().collect();
     }
+    normal
 }
 
 /// Rooms stand in paths, where a browser would resolve dots, and `system.` is MongoDB's own prefix.
@@ -177,6 +189,36 @@ pub(super) fn check_length(text: &str, chars_max: usize) -> Result<(), InvalidTe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A joiner stays where the mark after it is not one of Latin, and two marks change places when nothing stands between them:
+    /// so each turn leaves out one joiner, the last one.
+    fn tricky(joiners: usize) -> String {
+        format!("\u{5D0}{}\u{327}", "\u{200D}\u{1DC4}".repeat(joiners - 1) + "\u{200D}")
+    }
+
+    #[test]
+    fn a_spelling_that_needs_many_turns_is_refused_and_costs_few() {
+        let turns = |text: &str| {
+            let mut normal: String = text.nfc().collect();
+            for turn in 0.. {
+                let visible = without_invisible(&normal);
+                if visible == normal {
+                    return turn;
+                }
+                normal = visible.nfc().collect();
+            }
+            0
+        };
+        assert_eq!(turns(&tricky(20)), 20, "the trick is none");
+        assert!(UserName::normalise(&tricky(TURNS_MAX)).is_ok());
+        for joiners in [TURNS_MAX + 1, 30] {
+            assert_eq!(UserName::normalise(&tricky(joiners)), Err(InvalidText::NotNormal), "{joiners}");
+            assert_eq!(UserName::parse(&tricky(joiners)), Err(InvalidText::NotNormal), "{joiners}");
+        }
+        for name in [tricky(10_000), "\u{301}".repeat(30_000), "a\u{200B}".repeat(16_000)] {
+            assert!(matches!(UserName::normalise(&name), Err(InvalidText::TooLong { .. })));
+        }
+    }
 
     #[test]
     fn names_from_clients_are_normalised_and_names_in_documents_must_be_normal() {

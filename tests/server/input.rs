@@ -144,6 +144,21 @@ async fn a_field_that_breaks_a_rule_is_named_in_the_problem() {
     for part in ["foo is not a field", "sender must not be empty", "content must not be empty"] {
         assert!(detail.contains(part), "{part} is not in {detail}");
     }
+    // Some of thousands, over any transport: no answer is many times as long as what it answers.
+    let thousands: serde_json::Map<String, Value> = (0..6_000).map(|n| (n.to_string(), 0.into())).collect();
+    let answer = server.send(Value::Object(thousands.clone())).await;
+    let problem = answer.expect_problem(422, "invalid-field");
+    assert!(problem["detail"].as_str().unwrap().ends_with("and 5982 more"), "{:.3000}", answer.text);
+    let mut socket = server.follow("").await;
+    let mut frame = json!({ "type": "send" });
+    frame.as_object_mut().unwrap().extend(thousands);
+    socket.send(frame).await;
+    let refused = socket.expect("error").await.to_string();
+    let rooms = server.fetch(&format!("/api/events?{}", "room=&".repeat(6_000))).await;
+    rooms.expect_problem(422, "invalid-field");
+    for text in [&answer.text, &refused, &rooms.text] {
+        assert!(text.len() < 8_000, "{} bytes", text.len());
+    }
     expect_nothing_stored(server, follower).await;
 }
 
