@@ -47,7 +47,8 @@ fn is_set(text: &str) -> Result<bool, String> {
 const PROGRAM_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// What one connection can make the server hold at most: a message of 64 KiB of which the last byte does not come, in
 /// memory that grew with it; as much that was read ahead; and an answer or a frame that is not taken. A session of
-/// Socket.IO, instead of that ahead: 256 KiB of commands that wait, and some 80 KiB of packets that are not taken.
+/// Socket.IO, instead of that ahead: 256 KiB of commands that wait, 64 KiB of attachments of which the last does not come, and
+/// some 80 KiB of packets that are not taken.
 const CONNECTION_BYTES_MAX: usize = 512 * 1024;
 
 /// A realtime chat server driven by MongoDB change streams.

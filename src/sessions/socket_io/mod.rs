@@ -19,7 +19,7 @@ use std::{
 use poem::{Endpoint, Response};
 use serde_json::Value;
 use socketioxide::{
-    SocketIo, SocketIoBuilder,
+    ParserConfig, SocketIo, SocketIoBuilder,
     extract::{AckSender, SocketRef, TryData},
     handler::{ConnectHandler, FromMessageParts, Value as Packet},
     socket::Socket,
@@ -51,6 +51,10 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const PACKETS_WAITING_MAX: usize = 32;
 /// The most bytes of a request's or an answer's packets, with polling.
 const PAYLOAD_BYTES_MAX: u64 = 100_000;
+/// The most attachments of one event, of which this protocol needs none, and the most bytes of them: the library keeps those
+/// that have come until the last one has.
+const ATTACHMENTS_MAX: usize = 16;
+const ATTACHMENTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// The most commands of one client that wait; its messages are inserted one after the other.
 const COMMANDS_WAITING_MAX: usize = 64;
 /// The most bytes of these, as JSON: any single one fits.
@@ -72,7 +76,11 @@ pub struct EngineClocks {
 
 /// The library with the settings of this server, but for the clocks: also for suites that test conformance.
 pub fn socket_io_builder(clocks: EngineClocks) -> SocketIoBuilder {
+    let parser = ParserConfig::common()
+        .max_incoming_binaries(ATTACHMENTS_MAX)
+        .max_incoming_binary_buf_size(ATTACHMENTS_BYTES_MAX);
     SocketIo::builder()
+        .with_parser(parser)
         .ping_interval(clocks.ping_every)
         .ping_timeout(clocks.ping_time_max)
         .connect_timeout(clocks.connect_time_max)

@@ -82,6 +82,31 @@ async fn one_address_can_not_take_the_places_of_all_with_sockets_that_it_closes_
     server.stop().await;
 }
 
+#[tokio::test]
+async fn attachments_of_which_the_last_does_not_come_are_kept_up_to_a_bound() {
+    let server = TestServer::start().await;
+    // Nothing of this protocol has any, and a few are harmless.
+    let mut polite = Client::connect(&server, json!({})).await;
+    polite.send(r#"451-7["message",{"content":{"_placeholder":true,"num":0},"sender":"Ana"}]"#).await;
+    polite.socket.send(Message::binary(vec![1; 1_000])).await.unwrap();
+    let answer = polite.packet().await.expect("an answer");
+    assert!(answer.starts_with("437[") && answer.contains("takes an object"), "{answer}");
+    for (declared, bytes, sent) in [(17, 0, 0), (2, 40_000, 1), (16, 40_000, 2), (16, 5_000, 13)] {
+        let mut client = Client::connect(&server, json!({})).await;
+        client.send(&format!("45{declared}-[\"message\",{{}}]")).await;
+        for _ in 0..sent {
+            client.socket.send(Message::binary(vec![1; bytes])).await.unwrap();
+        }
+        let is_too_much = declared > 16 || bytes * sent > 64 * 1024;
+        let patience = if is_too_much { Duration::from_secs(PATIENCE_SECS) } else { Duration::from_millis(300) };
+        let end = timeout(patience, client.packet()).await;
+        // Engine.IO says `1` before it closes.
+        let is_closed = matches!(end.as_ref().map(Option::as_deref), Ok(None | Some("1")));
+        assert_eq!(is_closed, is_too_much, "{sent} of {declared} attachments, each of {bytes} bytes: {end:?}");
+    }
+    server.stop().await;
+}
+
 // The library joins sockets and hears them on other threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_session_goes_with_its_socket_also_when_that_leaves_while_it_joins() {
