@@ -12,7 +12,7 @@ use std::{
 
 use clap::Parser;
 use corriente::config::Config;
-use futures::SinkExt;
+use futures::{SinkExt, future::join_all};
 use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::json;
 use tokio::{
@@ -37,9 +37,10 @@ const FLAGS: [&str; 20] = [
     "--replays-max",
     "1",
     "--replay-bytes-max",
-    "8388608",
-    "--replays-kept-bytes-max",
     "12582912",
+    // Two of what is written here.
+    "--replays-kept-bytes-max",
+    "41943040",
     "--inserts-waiting-bytes-max",
     "1048576",
     "--bodies-bytes-max",
@@ -55,14 +56,25 @@ const FLAGS: [&str; 20] = [
 /// No address may take more than an eighth of what is for bodies and answers.
 const ADDRESSES: std::ops::Range<u8> = 20..30;
 const ROOM: &str = "crowd";
-const DOCUMENTS: usize = 4_000;
+const DOCUMENTS: usize = 2_500;
+/// How many ask for a replay that they share with nobody, and how far apart they are, in seconds: those nearer than a
+/// minute share one.
+const REPLAYS: u32 = 40;
+const REPLAYS_APART_SECS: u32 = 120;
 
 /// Connections from any address of this machine, all of which are in 127.0.0.0/8.
 struct Crowd {
     address: String,
+    /// Who asks how it is, over one connection, which is there before the door is full.
+    http: reqwest::Client,
 }
 
 impl Crowd {
+    fn at(url: &str) -> Self {
+        let http = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 31])).build().unwrap();
+        Self { address: url.trim_start_matches("http://").to_owned(), http }
+    }
+
     async fn connect(&self, last: u8) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
@@ -84,8 +96,7 @@ impl Crowd {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        let http = reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, 31])).build().unwrap();
-        let answer = http.get(format!("http://{}{path}", self.address)).send().await.expect("an answer");
+        let answer = self.http.get(format!("http://{}{path}", self.address)).send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
     }
 }
@@ -131,7 +142,7 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     let world = World::shared_by(0).await;
     let program = Program::start_with(&world, &FLAGS).await;
     let implied_kib = Config::parse_from(["corriente"].iter().chain(&FLAGS)).memory_bytes_max() as u64 / 1024;
-    let crowd = Arc::new(Crowd { address: program.url.trim_start_matches("http://").to_owned() });
+    let crowd = Arc::new(Crowd::at(&program.url));
     let metric = async |series: &str| {
         let (_, text) = crowd.get("/metrics").await;
         let values = text.lines().filter_map(|line| line.strip_prefix(series)?.rsplit_once(' '));
@@ -167,15 +178,6 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     }
     assert!(metric("corriente_log_bytes").await > 8_388_608.0 * 0.9, "the log is full");
 
-    // Who was away for longer than the log reaches, and comes back to read nothing.
-    let kept = metric("corriente_log_entries").await as usize;
-    for n in 1..8 {
-        let cursor = &cursors[DOCUMENTS - kept - n * 10];
-        stuck.push(crowd.websocket(ADDRESSES.start, &format!("/ws?room={ROOM}&after={cursor}")).await);
-    }
-    let filled = r#"corriente_replays_total{outcome="filled"}"#;
-    eventually("a stretch is read again", async || (metric(filled).await > 0.0).then_some(())).await;
-
     // Bodies, and messages, of which the end does not come.
     let head = |length: usize| {
         format!(
@@ -189,6 +191,15 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let frame = [&[0x81, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0][..], &[b'x'; 65_000]].concat();
         held.push(crowd.send(last, &[handshake.as_bytes(), &frame].concat()).await);
+    }
+    // And events whose attachments do not all come.
+    for n in 0..20 {
+        let mut socket = crowd.websocket(ADDRESSES.start + n % 10, "/socket.io/?EIO=4&transport=websocket").await;
+        for packet in ["40", r#"452-["message",{}]"#] {
+            socket.send(Message::text(packet)).await.unwrap();
+        }
+        let _ = socket.send(Message::binary(vec![b'x'; 60_000])).await;
+        stuck.push(socket);
     }
     let small = json!({ "sender": "Luis", "content": "there is no room for this" }).to_string();
     let small = format!("{}{small}", head(small.len()));
@@ -209,33 +220,28 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     })
     .await;
 
-    // MongoDB is slow, and many write much.
-    let slow = doc! { "blockConnection": true, "blockTimeMS": 1_500 };
-    let turn = world.fail(&["insert"], 8, slow).await;
-    let message =
-        json!({ "type": "send", "room": "other", "sender": "Ana", "content": "語".repeat(4_000) }).to_string();
+    // Who is going to write.
+    let (mut writers, mut sockets) = (Vec::new(), Vec::new());
     for n in 0..20 {
-        let mut writer = crowd.websocket(ADDRESSES.start + n % 10, "/ws").await;
-        for _ in 0..32 {
-            if timeout(Duration::from_millis(300), writer.send(Message::text(&message))).await.is_err() {
-                break;
-            }
-        }
-        stuck.push(writer);
+        writers.push(crowd.websocket(ADDRESSES.start + n % 10, "/ws").await);
         let mut socket = crowd.websocket(ADDRESSES.start + n % 10, "/socket.io/?EIO=4&transport=websocket").await;
-        let _ = socket.send(Message::text("40")).await;
-        let command = format!("42{}", json!(["message", { "sender": "Ana", "content": "語".repeat(4_000) }]));
-        for _ in 0..64 {
-            if timeout(Duration::from_millis(300), socket.send(Message::text(&command))).await.is_err() {
-                break;
-            }
-        }
-        stuck.push(socket);
+        socket.send(Message::text("40")).await.unwrap();
+        sockets.push(socket);
     }
-    let overloaded = r#"corriente_inserts_total{source="websocket",outcome="overloaded"}"#;
-    eventually("more waits than there is room for", async || (metric(overloaded).await > 0.0).then_some(())).await;
 
-    // And the door itself.
+    // Who was away for longer than the log reaches, each since another time, and comes back to read nothing: few replays
+    // have room, one is read, and the others wait for their turn in vain.
+    let seconds = u32::from_str_radix(&cursors[0][9..17], 16).unwrap();
+    let mut back = Vec::new();
+    for n in 1..=REPLAYS {
+        let cursor = format!("{}-{:08x}00000001-00000000", &cursors[0][..8], seconds - n * REPLAYS_APART_SECS);
+        let last = ADDRESSES.start + (n % 10) as u8;
+        back.push(crowd.websocket(last, &format!("/ws?room={ROOM}&after={cursor}")).await);
+    }
+    let (filled, busy) = (r#"corriente_replays_total{outcome="filled"}"#, r#"corriente_replays_total{outcome="busy"}"#);
+    eventually("as many replays as have room", async || (metric(filled).await >= 2.0).then_some(())).await;
+
+    // The door itself.
     for n in 0..CONNECTIONS_MAX {
         let mut stream = crowd.connect(ADDRESSES.start + (n % 10) as u8).await;
         let mut answer = [0; 12];
@@ -248,12 +254,32 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     let descriptors = program.descriptors();
     assert!(descriptors >= CONNECTIONS_MAX, "the door is not full: {descriptors} descriptors");
 
-    let resident_kib = program.resident_kib();
-    println!("all limits reached: {resident_kib} KiB resident, {implied_kib} KiB implied");
-    assert!(
-        resident_kib < implied_kib,
-        "{resident_kib} KiB are resident, and the settings imply {implied_kib} at most"
-    );
+    // And MongoDB is slow, and many write much.
+    let slow = doc! { "blockConnection": true, "blockTimeMS": 1_500 };
+    let turn = world.fail(&["insert"], 20, slow).await;
+    let message =
+        json!({ "type": "send", "room": "other", "sender": "Ana", "content": "語".repeat(4_000) }).to_string();
+    let command = format!("42{}", json!(["message", { "sender": "Ana", "content": "語".repeat(4_000) }]));
+    let writing = writers.iter_mut().map(|writer| (writer, &message, 32));
+    let writing = writing.chain(sockets.iter_mut().map(|socket| (socket, &command, 64)));
+    join_all(writing.map(async |(socket, text, times)| {
+        for _ in 0..times {
+            if timeout(Duration::from_millis(300), socket.send(Message::text(text))).await.is_err() {
+                break;
+            }
+        }
+    }))
+    .await;
+    let overloaded = r#"corriente_inserts_total{source="websocket",outcome="overloaded"}"#;
+    eventually("more waits than there is room for", async || (metric(overloaded).await > 0.0).then_some(())).await;
+
+    let (resident_kib, peak_kib) = (program.resident_kib(), program.resident_peak_kib());
+    println!("all limits reached: {resident_kib} KiB resident, {peak_kib} at most, {implied_kib} KiB implied");
+    assert!(peak_kib < implied_kib, "{peak_kib} KiB were resident, and the settings imply {implied_kib} at most");
+    eventually("a replay that waits for room", async || (metric(busy).await > 0.0).then_some(())).await;
+    assert_eq!(metric(filled).await, 2.0, "replays are kept beyond their room");
+    let mut refused = Follower { socket: back.pop().expect("the last one") };
+    assert_eq!(refused.expect("reset").await["reason"], "too many clients ask for what is long past");
 
     // Who has behaved was served all the time, and is when it is over.
     world.heal().await;
@@ -264,5 +290,5 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     stop.send(()).expect("somebody chats");
     let count = healthy.await.expect("somebody who chats fails at nothing");
     println!("{count} words were said and heard meanwhile");
-    drop((stuck, held));
+    drop((stuck, held, writers, sockets, back));
 }
