@@ -4,7 +4,6 @@ use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use futures::future::select_all;
-use poem::EndpointExt;
 use rustix::system::uname;
 use tokio::{
     net::TcpListener,
@@ -184,7 +183,7 @@ impl App {
         let closer = Vital::spawn("task that closes Socket.IO's connections", "they would outlive it", false, closer);
         let door = FrontDoor::new(listener, config.door_limits(), &metrics);
         let endpoint = routes(api, pages, sessions, operators, limits);
-        let server = door.serve(endpoint.map_to_response(), stop.clone(), stop_max);
+        let server = door.serve(endpoint, stop.clone(), stop_max);
         let server = Vital::spawn("HTTP server", "nobody would be answered", true, server);
         let keepers = [server, presence_keeper, vitals_keeper];
         let vital = keepers.into_iter().chain(sweeper).chain([closer, watcher, committer]).collect();

@@ -13,9 +13,9 @@ impl BasePath {
         &self.0
     }
 
-    /// Whether a path, as clients ask for it, is this one or below it.
-    pub fn is_above(&self, path: &str) -> bool {
-        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    /// A path, as clients ask for it, without what stands before every one; as it is where it is not below that.
+    pub fn below<'a>(&self, path: &'a str) -> &'a str {
+        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path)
     }
 
     /// A path of this server, which begins with a slash, as clients must ask for it.
@@ -63,8 +63,11 @@ mod tests {
     #[test]
     fn what_only_begins_like_it_is_not_below_it() {
         let base: BasePath = "/chat".parse().unwrap();
-        assert!(["/chat", "/chat/", "/chat/ws"].iter().all(|path| base.is_above(path)));
-        assert!(["/", "/chats", "/livez", "/x/chat"].iter().all(|path| !base.is_above(path)));
+        for (path, below) in [("/chat", ""), ("/chat/", "/"), ("/chat/ws", "/ws")] {
+            assert_eq!(base.below(path), below);
+        }
+        assert!(["/", "/chats", "/livez", "/x/chat"].iter().all(|path| base.below(path) == *path));
+        assert_eq!(BasePath::default().below("/ws"), "/ws");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::{str::FromStr, sync::Arc};
 
 use poem::{
-    Endpoint, IntoResponse, Middleware, Request, Response, Result,
+    Request, Response,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
 };
 
@@ -57,7 +57,8 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Refuses what pages of other origins ask for, unless they are allowed.
+/// Which origins are allowed. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Origins(Arc<[AllowedOrigin]>);
 
 impl Origins {
@@ -65,20 +66,45 @@ impl Origins {
     pub fn new(allowed: &[AllowedOrigin]) -> Self {
         Self(allowed.into())
     }
-}
 
-impl<E: Endpoint> Middleware<E> for Origins {
-    type Output = Guarded<E>;
-
-    fn transform(&self, endpoint: E) -> Guarded<E> {
-        Guarded { endpoint, allowed: self.0.clone() }
+    /// Finds out from where a request for `path`, below the base path, comes.
+    ///
+    /// # Errors
+    /// When it is of a page of another origin that is not allowed, and would change something.
+    pub fn judge(&self, request: &Request, path: &str) -> Result<Asking, Problem> {
+        match from(request.headers(), request.uri(), &self.0) {
+            From::Elsewhere if changes_something(request, path) => Err(forbidden(request.headers())),
+            // A page from elsewhere may ask, as for a picture, but its browser does not show it the answer.
+            From::Here | From::Elsewhere => Ok(Asking(None)),
+            From::Allowed(origin) => Ok(Asking(Some(origin))),
+        }
     }
 }
 
-/// See [`Origins`].
-pub struct Guarded<E> {
-    endpoint: E,
-    allowed: Arc<[AllowedOrigin]>,
+/// Who asks: a page of another origin that is allowed, or anybody else who may.
+pub struct Asking(Option<HeaderValue>);
+
+impl Asking {
+    /// The answer to a browser that asks whether its page may send a request.
+    pub fn preflight(&self, method: &Method) -> Option<Response> {
+        if self.0.is_none() || method != Method::OPTIONS {
+            return None;
+        }
+        let allowed = Response::builder().status(StatusCode::NO_CONTENT);
+        let allowed = allowed.header(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        let allowed = allowed.header(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+        Some(allowed.header(header::ACCESS_CONTROL_MAX_AGE, ALLOWED_SECS).finish())
+    }
+
+    /// Lets the browser show its page the answer that has these headers.
+    pub fn tell(self, headers: &mut HeaderMap) {
+        let Some(origin) = self.0 else {
+            return;
+        };
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
 }
 
 /// From where a request comes.
@@ -92,39 +118,11 @@ enum From {
     Elsewhere,
 }
 
-impl<E: Endpoint> Endpoint for Guarded<E> {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> Result<Response> {
-        let origin = match from(request.headers(), request.uri(), &self.allowed) {
-            From::Here => return self.endpoint.call(request).await.map(IntoResponse::into_response),
-            From::Elsewhere if changes_something(&request) => return Ok(forbidden(request.headers()).into_response()),
-            // It may ask, as for a picture, but its browser does not show it the answer.
-            From::Elsewhere => return self.endpoint.call(request).await.map(IntoResponse::into_response),
-            From::Allowed(origin) => origin,
-        };
-        let mut response = if request.method() == Method::OPTIONS {
-            let allowed = Response::builder().status(StatusCode::NO_CONTENT);
-            let allowed = allowed.header(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-            let allowed = allowed.header(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
-            allowed.header(header::ACCESS_CONTROL_MAX_AGE, ALLOWED_SECS).finish()
-        } else {
-            // Errors too: a page that is allowed may know why it failed.
-            self.endpoint.get_response(request).await
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        Ok(response)
-    }
-}
-
 /// A request that writes, opens a stream, which holds a place here as long as its page wants to, or asks whether it may.
-fn changes_something(request: &Request) -> bool {
+fn changes_something(request: &Request, path: &str) -> bool {
     !matches!(*request.method(), Method::GET | Method::HEAD)
         || request.headers().contains_key(header::UPGRADE)
-        || STREAMS.iter().any(|path| request.uri().path().starts_with(path))
+        || STREAMS.iter().any(|stream| path.starts_with(stream))
 }
 
 fn from(headers: &HeaderMap, uri: &Uri, allowed: &[AllowedOrigin]) -> From {

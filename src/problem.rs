@@ -50,6 +50,8 @@ pub struct Problem {
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// What goes with a 401 (RFC 9110, 11.6.1). Browsers do not know the scheme, and so ask for no password that would be of no use.
 pub const CHALLENGE: &str = "Proxy realm=\"sign in at the proxy in front of this server\"";
+/// All that is said about what is the server's own fault.
+const FAILED: &str = "the server failed; its log says more";
 /// When to try again after MongoDB did not answer, in seconds: about as long as an election takes.
 const RETRY_AFTER_SECS: u32 = 2;
 
@@ -130,6 +132,11 @@ impl Problem {
         Self { retry_after_secs: Some(RETRY_AFTER_SECS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// Something here failed, which says nothing about the request. Clients are not told what: they could not mend it.
+    pub fn of_server() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+    }
+
     /// What a framework error means to the client. What it has in it is shown only where it is the client's own
     /// input. `docs` is where people find what there is.
     pub fn of_error(error: &poem::Error, docs: &str) -> Self {
@@ -152,7 +159,7 @@ impl Problem {
             }
             StatusCode::NOT_FOUND => format!("no such page; see {docs} for what there is"),
             StatusCode::METHOD_NOT_ALLOWED => format!("this address does not take this method; see {docs}"),
-            _ if status.is_server_error() => "the server failed; its log says more".into(),
+            _ if status.is_server_error() => FAILED.into(),
             _ => error.to_string(),
         };
         Self::new(status, detail)

@@ -7,26 +7,20 @@ use std::{
 
 use bytes::Bytes;
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Route,
-    endpoint::make_sync,
-    error::NotFoundError,
-    get,
-    http::{HeaderValue, Method, StatusCode, header},
-    middleware::CatchPanic,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, endpoint::make_sync, get,
+    http::StatusCode,
 };
 use tokio::time::timeout;
 
 use crate::{
     api::{self, Api},
     asyncapi,
-    base_path::BasePath,
-    listener::{ClientNetwork, bound_answer},
+    middleware::Middleware,
     origin::Origins,
     pages::{self, Pages},
     problem::Problem,
     rates::Rates,
     readiness::Readiness,
-    requests::Noted,
     sessions::{LiveApi, Sessions, serve_socket_io, serve_websocket},
     telemetry::Metrics,
     vitals::Vitals,
@@ -69,10 +63,6 @@ pub fn routes(
     let bound_body = move |request| bound_body(request, limits.body_time_max);
     let sessions = Arc::new(sessions);
     let base = pages.base.clone();
-    let (below, elsewhere, rated) = (pages.clone(), pages.clone(), base.clone());
-    let (rates, path) = (limits.rates.clone(), base.clone());
-    let docs_below: Arc<str> = base.join("/docs").into();
-    let docs_elsewhere = docs_below.clone();
     let service = api::service(&api, LiveApi(sessions.clone()));
     let socket_io = serve_socket_io(&sessions);
     let (json, yaml) = (service.spec_endpoint(), service.spec_endpoint_yaml());
@@ -114,82 +104,16 @@ pub fn routes(
         .at("/livez", get(api::livez))
         .at("/readyz", get(api::readyz).data(operators.readiness.clone()))
         .at("/metrics", get(api::metrics).data(operators.vitals.clone()))
-        .at("/status", status.around(pages::compress_page))
-        .with(CatchPanic::new())
-        .around(move |endpoint, request| answer_unknown(endpoint, request, below.clone()))
-        .catch_all_error(move |error| answer_error(error, docs_below.clone()))
-        .around(tell_methods)
-        .around(move |endpoint, request| bound_rate(endpoint, request, limits.rates.clone(), rated.clone()))
-        .around(bound_answer)
-        .with(limits.origins);
-    // Once, around everything: what is below a base path is one request too.
-    let noted = Noted::new(operators.metrics);
-    if base.as_str().is_empty() {
-        return all.with(noted).boxed();
-    }
-    Route::new()
-        .nest(base.as_str(), all)
-        .at("/livez", get(api::livez))
-        .at("/readyz", get(api::readyz).data(operators.readiness))
-        .at("/metrics", get(api::metrics).data(operators.vitals))
-        .around(move |endpoint, request| answer_unknown(endpoint, request, elsewhere.clone()))
-        .catch_all_error(move |error| answer_error(error, docs_elsewhere.clone()))
-        .around(move |endpoint, request| bound_elsewhere(endpoint, request, rates.clone(), path.clone()))
-        .around(bound_answer)
-        .with(noted)
-        .boxed()
-}
-
-/// What costs next to nothing, and what operators ask, is never refused; and neither is a file below `/static/`. Nothing else
-/// that begins like these: a page that says that there is no such address costs as much as any.
-const UNBOUND: [&str; 5] = ["/livez", "/readyz", "/metrics", "/client.js", "/favicon.ico"];
-
-/// What asks MongoDB, and does not wait for anything else. (`/api/messages` by itself may wait for the stream, and takes
-/// its turn after that.)
-const READS: [&str; 4] = ["/api/messages/", "/api/rooms", "/rooms", "/inbox/"];
-
-/// Refuses what is too much for one client: with a page for browsers, which ask for HTML, and a problem for everybody else.
-async fn bound_rate<E: Endpoint<Output = Response>>(
-    endpoint: Arc<E>,
-    request: Request,
-    rates: Rates,
-    base: BasePath,
-) -> poem::Result<Response> {
-    let path = request.uri().path();
-    if UNBOUND.contains(&path) || pages::is_static(path) {
-        return endpoint.call(request).await;
-    }
-    let from = ClientNetwork::of_request(&request);
-    // A HEAD is answered by what answers a GET.
-    let is_get = *request.method() == Method::GET || *request.method() == Method::HEAD;
-    let is_read = is_get && READS.iter().any(|read| path.starts_with(read));
-    let turn = match rates.request(from) {
-        Ok(()) if is_read => rates.turn(from).await,
-        counted => counted.map(|()| None),
+        .at("/status", status.around(pages::compress_page));
+    let all = match base.as_str() {
+        "" => all,
+        base => Route::new()
+            .nest(base, all)
+            .at("/livez", get(api::livez))
+            .at("/readyz", get(api::readyz).data(operators.readiness))
+            .at("/metrics", get(api::metrics).data(operators.vitals)),
     };
-    match turn {
-        Ok(_turn) => endpoint.call(request).await,
-        Err(too_many) if asks_for_html(&request) => Ok(pages::too_many(&request, base, too_many.retry_after_secs)),
-        Err(too_many) => Ok(Problem::from(too_many).into_response()),
-    }
-}
-
-/// The same for what is not below the base path, where it is bound already.
-async fn bound_elsewhere<E: Endpoint<Output = Response>>(
-    endpoint: Arc<E>,
-    request: Request,
-    rates: Rates,
-    base: BasePath,
-) -> poem::Result<Response> {
-    if base.is_above(request.uri().path()) {
-        return endpoint.call(request).await;
-    }
-    bound_rate(endpoint, request, rates, base).await
-}
-
-fn asks_for_html(request: &Request) -> bool {
-    let accepted = request.headers().get(header::ACCEPT).and_then(|types| types.to_str().ok());
-    accepted.is_some_and(|types| types.contains("text/html"))
+    Middleware::new(all, limits.origins, limits.rates, pages, operators.metrics)
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.
@@ -199,48 +123,3 @@ async fn bound_body(mut request: Request, time_max: Duration) -> poem::Result<Re
     request.set_body(body);
     Ok(request)
 }
-
-/// An unknown URL is a page for browsers, which ask for HTML, and the usual problem for everybody else. (A route
-/// `/*rest` would also take `/`.)
-async fn answer_unknown<E: Endpoint>(endpoint: Arc<E>, request: Request, pages: Pages) -> poem::Result<Response> {
-    if !asks_for_html(&request) {
-        return endpoint.call(request).await.map(IntoResponse::into_response);
-    }
-    let mut asked = Request::builder().uri(request.uri().clone()).finish();
-    *asked.headers_mut() = request.headers().clone();
-    asked.set_data(pages);
-    match endpoint.call(request).await {
-        Err(error) if error.is::<NotFoundError>() => pages::not_found.call(asked).await,
-        answer => answer.map(IntoResponse::into_response),
-    }
-}
-
-/// Errors that no handler has turned into an answer: unknown URLs, wrong methods, bodies that can not be read.
-async fn answer_error(error: poem::Error, docs: Arc<str>) -> Response {
-    if error.is_from_response() {
-        return error.into_response();
-    }
-    let mut response = Problem::of_error(&error, &docs).into_response();
-    if let Some(pattern) = error.data::<PathPattern>() {
-        // For whoever counts answers by route.
-        response.set_data(pattern.clone());
-    }
-    response
-}
-
-/// Says which methods an address has to who has used another one, as RFC 9110 wants it.
-async fn tell_methods<E: Endpoint<Output = Response>>(endpoint: Arc<E>, request: Request) -> poem::Result<Response> {
-    let is_written_to = {
-        let path = request.uri().path();
-        path == "/api/messages" || WRITTEN_TO.iter().any(|place| path.starts_with(place))
-    };
-    let mut response = endpoint.call(request).await?;
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let methods = if is_written_to { "GET, HEAD, POST" } else { "GET, HEAD" };
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
-    }
-    Ok(response)
-}
-
-/// Below which addresses there are such that take a POST.
-const WRITTEN_TO: [&str; 3] = ["/rooms/", "/inbox/", "/socket.io"];

@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("watcher", &["feed", "mongo"]),
     ("vitals", &["feed", "mongo", "presence", "watcher"]),
     ("readiness", &["mongo", "watcher"]),
-    ("requests", &[]),
+    ("middleware", &["base_path", "listener", "origin", "pages", "problem", "rates"]),
     ("api", &["base_path", "listener", "mongo", "presence", "problem", "rates", "readiness", "vitals", "watcher"]),
     ("sessions", &["feed", "listener", "mongo", "presence", "problem", "rates", "replay", "watcher"]),
     ("asyncapi", &["base_path", "sessions"]),
@@ -41,13 +41,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "api",
             "asyncapi",
             "base_path",
-            "listener",
+            "middleware",
             "origin",
             "pages",
             "problem",
             "rates",
             "readiness",
-            "requests",
             "sessions",
             "vitals",
         ],
@@ -79,7 +78,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// A crate, and the only modules that may name it.
 const ONLY_IN: [(&str, &[&str]); 3] = [
     ("mongodb::", &["mongo"]),
-    ("poem::", &["api", "app", "listener", "origin", "pages", "problem", "requests", "routes", "sessions"]),
+    ("poem::", &["api", "listener", "middleware", "origin", "pages", "problem", "routes", "sessions"]),
     ("mongo_replica_set::", &["main"]),
 ];
 

@@ -17,7 +17,7 @@ use futures::stream;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Body as HyperBody;
 use poem::{
-    Body, Endpoint, IntoResponse, Request, Response, Result,
+    Body, Request, Response,
     http::{HeaderValue, StatusCode, header},
 };
 use tokio::time::Instant;
@@ -43,29 +43,23 @@ impl Answers {
     }
 }
 
-/// Goes with a request: the way of its answer.
+/// Goes with a request: the way of its answer, which whoever makes that must send it, below what counts answers.
 #[derive(Clone)]
-pub(super) struct Way {
+pub struct Way {
     pub(super) answers: Answers,
     pub(super) network: ClientNetwork,
     pub(super) untaken: Untaken,
 }
 
-/// Gives the answer of `endpoint` room until it is taken, or refuses it when there is none: for
-/// [`poem::EndpointExt::around`], below what counts answers.
-pub async fn bound_answer<E: Endpoint>(endpoint: Arc<E>, mut request: Request) -> Result<Response> {
-    let way = request.extensions_mut().remove::<Way>();
-    let response = endpoint.call(request).await?.into_response();
-    Ok(match way {
-        Some(way) => way.send(response).await,
-        None => response,
-    })
-}
-
 impl Way {
+    /// Takes it from a request; `None` when that has not come through the front door.
+    pub fn of(request: &mut Request) -> Option<Self> {
+        request.extensions_mut().remove::<Self>()
+    }
+
     /// The same answer, whose parts hold their room until they are taken; or a refusal, when there is none. It does not
     /// wait for room: an answer that waits is in memory too, and nothing would bound how many do.
-    async fn send(self, mut response: Response) -> Response {
+    pub async fn send(self, mut response: Response) -> Response {
         let body: BoxBody<Bytes, io::Error> = response.take_body().into();
         let Some(size) = body.size_hint().exact().filter(|size| *size > SMALL_BYTES_MAX) else {
             response.set_body(Body::from(body));

@@ -23,6 +23,15 @@ use poem::{Body, Request};
 /// would wait in vain.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Bodies whose told length is at most this, in bytes, are not counted: a connection reads as much ahead in any case.
+const SMALL_BYTES_MAX: u64 = 4 * 1024;
+
+/// Whether a body is bounded by the room for all.
+pub(super) fn is_counted(body: &impl HyperBody) -> bool {
+    // One of unknown length may be of any.
+    body.size_hint().upper().is_none_or(|bytes| bytes > SMALL_BYTES_MAX)
+}
+
 /// The room, in bytes. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Bodies(Room);
@@ -94,6 +103,16 @@ mod tests {
 
     fn network(text: &str) -> ClientNetwork {
         ClientNetwork::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn only_a_body_that_is_told_to_be_small_is_not_counted() {
+        let body = |bytes: usize| -> http_body_util::Full<Bytes> { vec![b'x'; bytes].into() };
+        assert!([0, 1, 4_096].iter().all(|bytes| !is_counted(&body(*bytes))));
+        assert!(is_counted(&body(4_097)));
+        let unknown = Body::from_bytes_stream(futures::stream::iter([Ok::<_, std::io::Error>(Bytes::new())]));
+        let unknown: http_body_util::combinators::BoxBody<Bytes, std::io::Error> = unknown.into();
+        assert!(is_counted(&unknown));
     }
 
     #[tokio::test]

@@ -11,12 +11,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{
-    body::{Body, Incoming},
-    header, http,
-    service::service_fn,
-    upgrade::OnUpgrade,
-};
+use hyper::{body::Incoming, header, http, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -38,7 +33,7 @@ use tracing::warn;
 use super::{
     DoorLimits, PROBLEM, RETRY_AFTER_SECS,
     answers::{Answers, Untaken, Way},
-    bodies::{Bodies, Held},
+    bodies::{self, Bodies, Held},
     guests::{Guest, GuestBook, Guests},
     network::ClientNetwork,
     proxies::{client_of, is_forwarded},
@@ -118,7 +113,7 @@ where
                     let guest = guest.clone().unwrap_or_else(|| own.clone());
                     request.extensions_mut().insert(Upgrade::new(upgrade, guest));
                 }
-                let has_body = !request.body().is_end_stream();
+                let is_counted = bodies::is_counted(request.body());
                 let remote = RemoteAddr(SocketAddr::new(client, peer.port()).into());
                 let mut request = Request::from((request, local.clone(), remote, Scheme::HTTP));
                 request.set_data(GuestBook::new(self.guests.clone(), network));
@@ -128,8 +123,8 @@ where
                 async move {
                     let (response, guest) = match guest {
                         Ok(guest) => {
-                            let _taken = has_body.then(|| bodies.bound(&mut request, network));
-                            (endpoint.get_response(request).await, guest)
+                            let _taken = is_counted.then(|| bodies.bound(&mut request, network));
+                            (endpoint.call(request).await.unwrap_or_else(|error| error.into_response()), guest)
                         }
                         Err(()) => {
                             refusals.inc();

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
-pub use answers::bound_answer;
+pub use answers::Way;
 pub use guests::{Guest, GuestBook};
 pub use network::ClientNetwork;
 pub use proxies::TrustedProxy;

@@ -201,7 +201,7 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
         let _ = socket.send(Message::binary(vec![b'x'; 60_000])).await;
         stuck.push(socket);
     }
-    let small = json!({ "sender": "Luis", "content": "there is no room for this" }).to_string();
+    let small = json!({ "sender": "Luis", "content": "語".repeat(2_000) }).to_string();
     let small = format!("{}{small}", head(small.len()));
     eventually("a body that has no room", async || {
         let mut waiting = crowd.send(32, small.as_bytes()).await;
