@@ -3,7 +3,7 @@
 use mongodb::bson::doc;
 use serde_json::Value;
 
-use crate::harness::{Follower, TestServer};
+use crate::harness::{Follower, TestServer, eventually};
 
 /// The cursor of a frame.
 fn cursor(frame: &Value) -> String {
@@ -225,5 +225,31 @@ async fn a_reader_that_stops_reading_gets_everything_when_it_reads_again() {
     let number = |content: &String| content.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
     let seen: Vec<u32> = slow.expect_contents(2_000).await.iter().map(number).collect();
     assert_eq!(seen, (0..2_000).collect::<Vec<u32>>());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_is_closed_and_comes_back_to_its_place() {
+    let server = TestServer::start_with(&["--silence-secs", "2"]).await;
+    let mut stuck = server.join("room=general").await;
+    let mut left_at = cursor(&stuck.expect("ready").await);
+    let mut quick = server.follow("room=general").await;
+    let contents: Vec<String> = (0..2_000).map(|n| format!("{n} {}", "x".repeat(3_900))).collect();
+    for part in contents.chunks(200) {
+        let documents = part.iter().map(|content| doc! { "content": content, "sender": "Ana", "room": "general" });
+        server.messages().insert_many(documents).await.unwrap();
+        assert_eq!(quick.expect_contents(200).await, part);
+    }
+    let connections = "corriente_connections{transport=\"websocket\"}";
+    eventually("it is let go", async || (server.metric(connections).await == 1).then_some(())).await;
+    // What had been written is still there to be read, to the byte at which the connection ended.
+    let mut count = 0;
+    while let Some(frame) = stuck.next().await {
+        count += usize::from(frame["type"] == "created");
+        left_at = cursor(&frame);
+    }
+    assert!(count < 2_000, "all of it went into buffers");
+    let mut back = server.join(&format!("room=general&after={left_at}")).await;
+    assert_eq!(back.expect_contents(2_000 - count).await, contents[count..]);
     server.stop().await;
 }

@@ -251,3 +251,22 @@ async fn a_search_of_nothing_but_broken_documents_comes_to_an_end() {
     assert!(page.json()["before"].is_null());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn mongodb_is_told_how_long_each_read_of_a_search_or_a_page_may_take() {
+    let server = TestServer::start().await;
+    server.say("general", "una canción").await;
+    for query in ["room=general&q=cancion", "room=general"] {
+        server.database.run_command(doc! { "profile": 2 }).await.unwrap();
+        assert_eq!(contents(&server.fetch(&format!("/api/messages?{query}")).await), ["una canción"]);
+        server.database.run_command(doc! { "profile": 0 }).await.unwrap();
+        let profile = server.database.collection::<Document>("system.profile");
+        let reads = doc! { "op": "query", "ns": format!("{}.messages", server.database.name()) };
+        let unbounded = doc! { "$nor": [{ "command.maxTimeMS": { "$gt": 0, "$lte": 5_000 } }] };
+        assert!(profile.count_documents(reads.clone()).await.unwrap() > 0, "{query}: no read");
+        let unbounded = profile.find_one(doc! { "$and": [reads, unbounded] }).await.unwrap();
+        assert!(unbounded.is_none(), "{query}: {unbounded:?}");
+        profile.drop().await.unwrap();
+    }
+    server.stop().await;
+}
