@@ -12,7 +12,7 @@ use poem::{
     Request, Response, Result,
     error::NotFoundError,
     handler,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     web::Path,
 };
 use rust_embed::RustEmbed;
@@ -29,6 +29,10 @@ const HASH_CHARS: usize = 10;
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Asked for again each time, and answered 304 as long as it is the same.
 const REVALIDATED: &str = "no-cache";
+
+/// What a page may do that others made, with the scripts that stand in it: no other site can put it into a frame and let people
+/// press its buttons unseen.
+const PAGE_POLICY: &str = "frame-ancestors 'none'; base-uri 'none'; object-src 'none'";
 
 static ASSETS: LazyLock<Assets> = LazyLock::new(Assets::embedded);
 
@@ -177,7 +181,9 @@ impl Stored {
 
     /// The answer to a request with these headers, if what is stored is a page.
     pub(crate) fn page(&self, asked: &HeaderMap) -> Response {
-        self.answer(asked, "text/html; charset=utf-8", REVALIDATED)
+        let mut page = self.answer(asked, "text/html; charset=utf-8", REVALIDATED);
+        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+        page
     }
 
     fn answer(&self, asked: &HeaderMap, content_type: &str, cache_control: &str) -> Response {

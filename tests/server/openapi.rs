@@ -199,6 +199,7 @@ async fn the_documentation_is_swagger_ui_and_asks_nobody_else_for_it() {
     let docs = server.fetch("/docs").await;
     assert_eq!(docs.status, 200, "{}", docs.text);
     assert!(docs.header("content-type").starts_with("text/html"));
+    assert!(docs.header("content-security-policy").contains("frame-ancestors 'none'"), "{:?}", docs.headers);
     assert!(docs.text.contains("SwaggerUIBundle("), "no Swagger UI");
     assert!(docs.text.contains("sendMessage"), "the page holds the specification");
     for foreign in ["src=\"http", "src=\"//", "href=\"http", "@import"] {
