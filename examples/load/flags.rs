@@ -193,6 +193,9 @@ pub enum Writers {
     Websocket,
     /// The MongoDB driver, w: majority, past the server
     Mongodb,
+    /// The same, but all that wait are inserted together, and one such batch is under way at a time: what publishers through
+    /// a server can not be faster than
+    MongodbGrouped,
     /// Nobody
     None,
 }

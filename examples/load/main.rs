@@ -2,12 +2,13 @@
 //!
 //! `flags.rs` says what can be asked for, and `--help` says it to people; `scenario.rs` has the rows of the table in
 //! `docs/performance.md`. One run is `run.rs`: `readers.rs` opens the connections and `reader.rs` reads them,
-//! `publishers.rs` and `sockets.rs` write, `stamp.rs` is what a message carries from one to the other, `process.rs` is
+//! `publishers.rs`, `sockets.rs` and `grouped.rs` write, `stamp.rs` is what a message carries from one to the other, `process.rs` is
 //! what it costs, `report.rs` is what is told.
 
 mod bare;
 mod flags;
 mod frames;
+mod grouped;
 mod http;
 mod order;
 mod plot;
@@ -39,7 +40,7 @@ use http::Site;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::{Outcome, Report};
 use run::{Kind, Measured, Subject};
-use scenario::{Part, Scenario, Verdict, verdict_table};
+use scenario::{Ceiling, Part, Scenario, Verdict, verdict_table};
 use server::Program;
 
 fn main() -> ExitCode {
@@ -70,7 +71,7 @@ async fn act(flags: Flags) -> anyhow::Result<()> {
     let limit = process::raise_file_limit();
     let parts = match flags.scenario {
         Some(scenario) => scenario.parts(&flags.plan),
-        None => vec![Part { name: "load".into(), plan: flags.plan.clone(), has_ceiling: false }],
+        None => vec![Part { name: "load".into(), plan: flags.plan.clone(), ceiling: None }],
     };
     for Part { name, plan, .. } in &parts {
         let needed = (plan.readers + plan.idle + plan.stuck + plan.publishers + 100) as u64;
@@ -80,7 +81,7 @@ async fn act(flags: Flags) -> anyhow::Result<()> {
         );
     }
     let profile = match flags.target.url {
-        Some(_) if !parts.iter().any(|part| part.has_ceiling) => PathBuf::new(),
+        Some(_) if !parts.iter().any(|part| part.ceiling.is_some()) => PathBuf::new(),
         _ => server::build()?,
     };
     let mut report = Report {
@@ -105,24 +106,35 @@ async fn act(flags: Flags) -> anyhow::Result<()> {
 async fn measure_part(flags: &Flags, part: &Part, profile: &Path, report: &mut Report) -> anyhow::Result<Vec<Verdict>> {
     let outcome =
         |subject: String| Outcome { name: part.name.clone(), subject, plan: part.plan.clone(), runs: Vec::new() };
-    let (mut ours, mut ceiling) = (outcome(String::new()), outcome("the ceiling: no database, one thread".into()));
+    let of_ceiling = match part.ceiling {
+        Some(Ceiling::Inserts) => "the ceiling: the bare driver, no HTTP",
+        _ => "the ceiling: no database, one thread",
+    };
+    let (mut ours, mut ceiling) = (outcome(String::new()), outcome(of_ceiling.into()));
     for n in 1..=flags.runs {
         let label = format!("{} {n}/{}", part.name, flags.runs);
         let (name, measured) = measure_ours(flags, &part.plan, profile, &label).await?;
         ours.subject = name;
         ours.runs.push(measured);
-        if part.has_ceiling {
-            ceiling.runs.push(measure_ceiling(flags, &part.plan, profile, &format!("{label} ceiling")).await?);
+        let label = format!("{label} ceiling");
+        match part.ceiling {
+            Some(Ceiling::Fanout) => ceiling.runs.push(measure_ceiling(flags, &part.plan, profile, &label).await?),
+            Some(Ceiling::Inserts) => {
+                // Beside a server that has nobody to tell it to: the collection is the same, with its indexes.
+                let plan = Plan { readers: 0, writers: Writers::MongodbGrouped, ..part.plan.clone() };
+                ceiling.runs.push(measure_ours(flags, &plan, profile, &label).await?.1);
+            }
+            None => {}
         }
     }
     print!("{}", ours.table());
-    let compared = part.has_ceiling.then_some(&ceiling);
+    let compared = part.ceiling.map(|_| &ceiling);
     if let Some(ceiling) = compared {
         print!("{}", ceiling.table());
     }
     let verdicts = Scenario::verdicts(&part.name, &ours, compared);
     report.results.push(ours);
-    if part.has_ceiling {
+    if part.ceiling.is_some() {
         report.results.push(ceiling);
     }
     Ok(verdicts)

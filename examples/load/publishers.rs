@@ -1,5 +1,5 @@
 //! Those who write: what they share, and the loops over HTTP and past the server. `sockets.rs` has the one over
-//! WebSockets.
+//! WebSockets, `grouped.rs` the one of those who are inserted together.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use super::{
     flags::{Plan, Rate, Target, Writers},
+    grouped::{self, Group},
     http::{Kept, Site},
     readers::Progress,
     schedule::{Schedule, deal},
@@ -28,7 +29,7 @@ use super::{
 /// How long publishers may go on after the end with what they are late with, in nanoseconds.
 const LATE_NANOS_MAX: Nanos = 5_000_000_000;
 /// The pause of a publisher after a failure: a server that refuses everything is not to be hammered.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
+pub const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 
 /// What became of everything that was written.
 pub struct Records {
@@ -96,10 +97,13 @@ impl Publishers {
         };
         let records = Arc::new(Mutex::new(records));
         let collection = match (plan.writers, &target.mongodb_uri) {
-            (Writers::Mongodb, Some(uri)) => Some(collection(uri, &target.database).await?),
-            (Writers::Mongodb, None) => anyhow::bail!("--writers mongodb needs --mongodb-uri beside --url"),
+            (Writers::Mongodb | Writers::MongodbGrouped, Some(uri)) => Some(collection(uri, &target.database).await?),
+            (Writers::Mongodb | Writers::MongodbGrouped, None) => {
+                anyhow::bail!("writers past the server need --mongodb-uri beside --url")
+            }
             _ => None,
         };
+        let group = collection.clone().filter(|_| plan.writers == Writers::MongodbGrouped).map(Group::open);
         let queues: Vec<_> = match plan.rate {
             Rate::Max(_) => (0..count).map(|_| None).collect(),
             Rate::PerSecond(_) if count == 0 => Vec::new(),
@@ -122,10 +126,11 @@ impl Publishers {
                 plan: plan.clone(),
                 records: records.clone(),
             };
-            match &collection {
-                Some(collection) => tasks.spawn(publisher.insert(collection.clone())),
-                None if plan.writers == Writers::Websocket => tasks.spawn(sockets::publish(publisher)),
-                None => tasks.spawn(publisher.post()),
+            match (&group, &collection) {
+                (Some(group), _) => tasks.spawn(grouped::publish(publisher, group.clone())),
+                (None, Some(collection)) => tasks.spawn(publisher.insert(collection.clone())),
+                (None, None) if plan.writers == Writers::Websocket => tasks.spawn(sockets::publish(publisher)),
+                (None, None) => tasks.spawn(publisher.post()),
             };
         }
         Ok(Self { records, tasks })
@@ -288,7 +293,7 @@ impl Publisher {
         }
     }
 
-    fn document(&self, stamp: &Stamp) -> Document {
+    pub fn document(&self, stamp: &Stamp) -> Document {
         doc! {
             "content": stamp.content(self.plan.content_bytes),
             "sender": format!("writer {}", stamp.writer),
