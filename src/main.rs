@@ -1,6 +1,11 @@
 //! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
 
-use std::io::Write;
+use std::{
+    env,
+    io::{self, Write},
+    num::NonZero,
+    thread,
+};
 
 use anyhow::{Context, anyhow};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind};
@@ -10,16 +15,41 @@ use corriente::{
     telemetry::{LogFormat, start_logging},
 };
 use mongo_replica_set::{Options, ReplicaSet, check_free};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::{error, info, warn};
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let (config, matches) = read_settings();
+    let runtime = runtime(config.given_uri().is_none()).unwrap_or_else(|error| {
+        eprintln!("corriente: the system gives no threads to run on: {error}");
+        std::process::exit(1)
+    });
+    let code = runtime.block_on(serve(&config, &matches));
+    // Everything is stopped. Returning would have tokio cancel the driver's background tasks in any order, and some of
+    // them panic when another one is gone.
+    std::process::exit(code)
+}
+
+/// A worker thread for each processor but one, which an embedded MongoDB has for itself: on two processors everything was
+/// faster that way, as `docs/performance.md` shows. `TOKIO_WORKER_THREADS` says otherwise.
+fn runtime(is_embedded: bool) -> io::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if is_embedded && env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads(processors.saturating_sub(1).max(1));
+    }
+    builder.enable_all().build()
+}
+
+/// Serves until a signal. Returns the exit code.
+async fn serve(config: &Config, matches: &ArgMatches) -> i32 {
     let repeats = start_logging(config.log_format, &config.rust_log);
     tokio::spawn(repeats.clone().run());
-    info!("settings: {}", effective(&config, &matches));
-    let code = match run(&config).await {
+    info!("settings: {}", effective(config, matches));
+    let code = match run(config).await {
         Ok(()) => 0,
         Err(error) => {
             // `{:#}`: the sentence and its cause on one line.
@@ -31,9 +61,7 @@ async fn main() {
         }
     };
     repeats.tell();
-    // Everything is stopped. Returning would have tokio cancel the driver's background tasks in any order, and some of
-    // them panic when another one is gone.
-    std::process::exit(code)
+    code
 }
 
 /// Ends the process with a sentence when the settings make no sense, each or together.

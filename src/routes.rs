@@ -7,17 +7,19 @@ use std::{
 
 use bytes::Bytes;
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route, endpoint::make_sync, get,
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    endpoint::{make, make_sync},
+    get,
     http::StatusCode,
 };
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     api::{self, Api},
     asyncapi,
     middleware::Middleware,
     origin::Origins,
-    pages::{self, Pages},
+    pages::{self, Pages, Stored},
     problem::Problem,
     rates::Rates,
     readiness::Readiness,
@@ -70,10 +72,10 @@ pub fn routes(
     // Packing takes a tenth of a second, which the start of a server need not wait for.
     let html = service.swagger_ui_html();
     let below_docs = base.clone();
-    let docs = Arc::new(LazyLock::new(move || pages::rest_page(&below_docs, &html)));
-    let show_docs = || {
+    let docs = Arc::new(Docs::new(Box::new(move || pages::rest_page(&below_docs, &html))));
+    let docs_page = || {
         let docs = docs.clone();
-        get(make_sync(move |request| docs.page(request.headers())))
+        get(make(move |request| show_docs(docs.clone(), request)))
     };
     let asyncapi = Bytes::from(asyncapi::document(&serde_json::from_str(&service.spec()).unwrap_or_default(), &base));
     // Each is given what it works with, and no other request pays for that.
@@ -93,8 +95,8 @@ pub fn routes(
         .nest_no_strip("/api", service.into_endpoint().before(bound_body))
         .at("/ws", get(serve_websocket).data(sessions))
         .nest_no_strip("/socket.io", socket_io)
-        .at("/docs", show_docs())
-        .at("/docs/", show_docs())
+        .at("/docs", docs_page())
+        .at("/docs/", docs_page())
         .at("/docs/realtime", get(pages::show_realtime).data(pages.clone()).around(pages::compress_page))
         .at("/problems/:name", get(pages::show_problem).data(pages.clone()))
         .at("/openapi.json", get(json))
@@ -114,6 +116,15 @@ pub fn routes(
             .at("/metrics", get(api::metrics).data(operators.vitals)),
     };
     Middleware::new(all, limits.origins, limits.rates, pages, operators.metrics)
+}
+
+/// The page of Swagger UI, packed.
+type Docs = LazyLock<Stored, Box<dyn FnOnce() -> Stored + Send>>;
+
+/// Packs the page when it is first asked for, where nobody else waits for that.
+async fn show_docs(docs: Arc<Docs>, request: Request) -> Response {
+    let packed = spawn_blocking(move || docs.page(request.headers())).await;
+    packed.unwrap_or_else(|_| Problem::of_server().into_response())
 }
 
 /// Reads the body as far as it may go, whether or not its length was told before.

@@ -29,7 +29,7 @@ mod text;
 mod texts;
 mod visitor;
 
-pub(crate) use assets::{client_script, favicon, is_static, static_file};
+pub(crate) use assets::{Stored, client_script, favicon, is_static, static_file};
 pub(crate) use chat::{index, post_inbox, post_room, show_inbox, show_room};
 pub use compression::compress_page;
 pub(crate) use docs::{rest_page, show_problem, show_realtime};
