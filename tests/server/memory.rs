@@ -166,7 +166,7 @@ async fn with_all_limits_reached_at_once_memory_stays_below_what_the_settings_im
     }
     let mut follower = Follower::join(&program.url, &format!("room={ROOM}")).await;
     follower.expect("ready").await;
-    // Several times the log, but no more at once than it holds.
+    // Twice what the log holds, but no more at once than that.
     let mut cursors = Vec::new();
     while cursors.len() < DOCUMENTS {
         let content = format!("{} {}", cursors.len(), "x".repeat(3_000));

@@ -1,13 +1,18 @@
-//! Names of rooms, by every way in: what can be none is refused everywhere, and nothing of it is stored.
+//! Names by every way in: one name is one name whoever spells it, and what can be none is refused everywhere.
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_tungstenite::tungstenite;
 
-use crate::{harness::TestServer, input::expect_nothing_stored, socket_io::Client};
+use crate::{
+    harness::{Answer, TestServer},
+    input::expect_nothing_stored,
+    socket_io::Client,
+};
 
 #[tokio::test]
 async fn an_impossible_room_is_refused_by_every_way_in() {
@@ -74,6 +79,52 @@ async fn an_impossible_room_is_refused_by_every_way_in() {
         assert!(page.starts_with("HTTP/1.1 404"), "{room:.20?} gave {page:.200}");
     }
     expect_nothing_stored(server, follower).await;
+}
+
+#[tokio::test]
+async fn nobody_passes_as_another_over_any_transport_by_what_is_not_seen() {
+    let server = TestServer::start().await;
+    let mut follower = server.follow("room=caf%C3%A9").await;
+    let mut socket = server.follow("").await;
+    let mut socket_io = Client::connect(&server, json!({})).await;
+    let (room, name) = ("\u{a0}cafe\u{301}\u{200b}", "Jo\u{ad}s\u{200d}e\u{301}\u{2003}P\u{2060}.\u{3000}");
+    let message = |content: &str| json!({ "sender": name, "room": room, "content": content });
+    assert_eq!(server.send(message("REST")).await.status, 201);
+    let mut frame = message("WebSocket");
+    frame["type"] = "send".into();
+    socket.send(frame).await;
+    assert_eq!(socket_io.ask("message", message("Socket.IO")).await.0["message"]["sender"], "José P.");
+    let form = server.request(Method::POST, "/rooms/caf%C3%A9").form(&[("sender", name), ("content", "form")]);
+    assert_eq!(Answer::to(form).await.status, 303);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let message = follower.expect("created").await["message"].take();
+        assert_eq!((&message["sender"], &message["room"]), (&json!("José P."), &json!("café")), "{message}");
+        told.push(message["content"].as_str().unwrap().to_owned());
+    }
+    told.sort();
+    assert_eq!(told, ["REST", "Socket.IO", "WebSocket", "form"]);
+
+    // A spelling from which nearly without an end something is to be left out is none: of a name of 64 KB that took seconds.
+    for joiners in [20, 8_000] {
+        let tricky = format!("\u{5d0}{}\u{327}", "\u{200d}\u{1dc4}".repeat(joiners) + "\u{200d}");
+        let refused = |answer: &Value| assert_eq!(answer["status"], 422, "{answer:.300}");
+        let message = json!({ "sender": tricky, "content": "x" });
+        refused(&server.send(message.clone()).await.expect_problem(422, "invalid-field"));
+        let mut frame = message.clone();
+        frame["type"] = "send".into();
+        socket.send(frame).await;
+        loop {
+            let mut frame = socket.next().await.expect("it stays connected");
+            match frame["type"].as_str() {
+                Some("error") => break refused(&frame["problem"].take()),
+                Some("sent" | "position") => {}
+                _ => panic!("{frame:.300}"),
+            }
+        }
+        refused(&socket_io.ask("message", message).await.0["problem"]);
+    }
+    server.stop().await;
 }
 
 /// One request that begins with exactly these lines, and the whole answer.

@@ -240,8 +240,9 @@ async fn a_reader_that_never_reads_is_closed_and_comes_back_to_its_place() {
         server.messages().insert_many(documents).await.unwrap();
         assert_eq!(quick.expect_contents(200).await, part);
     }
+    drop(quick);
     let connections = "corriente_connections{transport=\"websocket\"}";
-    eventually("it is let go", async || (server.metric(connections).await == 1).then_some(())).await;
+    eventually("it is let go", async || (server.metric(connections).await == 0).then_some(())).await;
     // What had been written is still there to be read, to the byte at which the connection ended.
     let mut count = 0;
     while let Some(frame) = stuck.next().await {
