@@ -1,11 +1,6 @@
 //! Reads the settings, finds or starts MongoDB, runs the server until a signal, and stops both.
 
-use std::{
-    env,
-    io::{self, Write},
-    num::NonZero,
-    thread,
-};
+use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind};
@@ -16,14 +11,15 @@ use corriente::{
 };
 use mongo_replica_set::{Options, ReplicaSet, check_free};
 use tokio::{
-    runtime::Runtime,
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
 };
 use tracing::{error, info, warn};
 
 fn main() {
     let (config, matches) = read_settings();
-    let runtime = runtime(config.given_uri().is_none()).unwrap_or_else(|error| {
+    let runtime = Builder::new_multi_thread().worker_threads(config.worker_threads()).enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| {
         eprintln!("corriente: the system gives no threads to run on: {error}");
         std::process::exit(1)
     });
@@ -31,17 +27,6 @@ fn main() {
     // Everything is stopped. Returning would have tokio cancel the driver's background tasks in any order, and some of
     // them panic when another one is gone.
     std::process::exit(code)
-}
-
-/// A worker thread for each processor but one, which an embedded MongoDB has for itself: on two processors everything was
-/// faster that way, as `docs/performance.md` shows. `TOKIO_WORKER_THREADS` says otherwise.
-fn runtime(is_embedded: bool) -> io::Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if is_embedded && env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        builder.worker_threads(processors.saturating_sub(1).max(1));
-    }
-    builder.enable_all().build()
 }
 
 /// Serves until a signal. Returns the exit code.

@@ -40,8 +40,8 @@ line_of() {
 }
 
 cd "$root"
-cargo build --release --quiet -p mongo-replica-set
-cargo build --release --quiet --example load
+# Together: each by itself would have its own features of the dependencies, and compile them anew.
+cargo build --release --quiet --bins --example load
 npm ci --silent --no-audit --no-fund --prefix "$here"
 hard=$(ulimit -H -n)
 ulimit -n "$hard"

@@ -78,11 +78,12 @@ impl Scenario {
         Scenario::External1000,
     ];
 
-    /// What is to be measured. Times, sizes and the transport are those of `base`. The ceiling speaks WebSocket only.
+    /// What is to be measured. Times, sizes and the transport are those of `base`. There are
+    /// ceilings over WebSockets only: the one of readers speaks nothing else, and other servers are measured over Socket.IO.
     pub fn parts(self, base: &Plan) -> Vec<Part> {
         let base = Plan { stuck: 0, idle: 0, bare_stream: false, batch: 1, ..base.clone() };
         let is_websocket = base.transport == Transport::Websocket;
-        let fanout = is_websocket.then_some(Ceiling::Fanout);
+        let (fanout, inserts) = (is_websocket.then_some(Ceiling::Fanout), is_websocket.then_some(Ceiling::Inserts));
         let one = |plan: Plan, ceiling: Option<Ceiling>| {
             let name = self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             vec![Part { name, plan, ceiling }]
@@ -102,10 +103,7 @@ impl Scenario {
                 one(Plan { rate: Rate::MAX, writers, publishers, ..paced(1_000, 1.0) }, fanout)
             }
             Scenario::Readers5000 => one(paced(5_000, 20.0), fanout),
-            Scenario::Publishers => {
-                let inserts = Some(Ceiling::Inserts);
-                one(Plan { rate: Rate::MAX, publishers: 64, ..paced(1, 1.0) }, inserts)
-            }
+            Scenario::Publishers => one(Plan { rate: Rate::MAX, publishers: 64, ..paced(1, 1.0) }, inserts),
             Scenario::Idle10000 => {
                 let quiet = Plan { idle: 10_000, writers: Writers::None, warmup_seconds: 0.0, ..paced(0, 1.0) };
                 one(quiet, fanout)

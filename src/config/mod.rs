@@ -5,7 +5,7 @@
 mod contradictions;
 mod shown;
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZero, path::PathBuf, thread, time::Duration};
 
 use clap::{ArgAction, Parser, builder::RangedU64ValueParser};
 
@@ -230,6 +230,11 @@ pub struct Config {
     #[arg(long, env = "DRAIN_SECS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub drain_secs: u64,
 
+    /// How many threads the server runs on. Unset: one for each processor, and one less beside the embedded MongoDB, which
+    /// has that processor for itself
+    #[arg(long, env = "WORKER_THREADS", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
+    pub worker_threads: Option<usize>,
+
     /// Which log lines are written: levels (`error`, `warn`, `info`, `debug`, `trace`, `off`), also by part, such as
     /// `warn,corriente=debug`. With `corriente=debug` every request is a line
     #[arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG)]
@@ -249,6 +254,14 @@ impl Config {
     /// The database, unless the URI is to say it.
     pub fn given_database(&self) -> Option<&str> {
         self.database.as_deref().filter(|database| !database.is_empty())
+    }
+
+    /// How many threads the server runs on. On two processors everything was faster with one thread beside the embedded
+    /// MongoDB than with two: `docs/performance.md` has the numbers.
+    pub fn worker_threads(&self) -> usize {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let left_to_mongodb = usize::from(self.given_uri().is_none());
+        self.worker_threads.unwrap_or_else(|| processors.saturating_sub(left_to_mongodb).max(1))
     }
 
     /// See [`DoorLimits`].
@@ -344,5 +357,14 @@ mod tests {
         }
         let error = read(&["--read-only", "perhaps"]).unwrap_err().to_string();
         assert!(error.contains("perhaps") && error.contains("write true or false"), "{error}");
+    }
+
+    #[test]
+    fn an_embedded_mongodb_has_a_processor_for_itself() {
+        let threads = |flags: &[&str]| Config::parse_from(["corriente"].iter().chain(flags)).worker_threads();
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        assert_eq!(threads(&["--mongodb-uri", "mongodb://db.example/?replicaSet=rs0"]), processors);
+        assert_eq!(threads(&["--mongodb-uri", ""]), processors.saturating_sub(1).max(1));
+        assert_eq!(threads(&["--worker-threads", "7"]), 7);
     }
 }

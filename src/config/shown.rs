@@ -19,6 +19,7 @@ pub fn effective(config: &Config, matches: &ArgMatches) -> String {
             }),
             "CONNECTIONS_PER_ADDRESS_MAX" => Some(config.connections_of_address_max().to_string()),
             "REPLAY_BYTES_MAX" => Some(config.bytes_of_replay_max().to_string()),
+            "WORKER_THREADS" => Some(config.worker_threads().to_string()),
             "KEEP_ALIVE_SECS" => Some(config.keep_alive().as_secs_f64().to_string()),
             _ => values.map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",")),
         };
