@@ -51,8 +51,9 @@ async fn only_the_messages_at_fault_fail_in_a_batch() {
     world.database.run_command(strict).await.unwrap();
     let unique = doc! { "key": { "content": 1 }, "name": "theirs", "unique": true };
     world.database.run_command(doc! { "createIndexes": "messages", "indexes": [unique] }).await.unwrap();
-    let taken = world.say("taken").await;
     let mut follower = world.follow(0, "room=a").await;
+    let taken = world.say("taken").await;
+    assert_eq!(follower.expect_contents(1).await, ["taken"]);
 
     let new = || ObjectId::new().to_hex();
     let batch = [
