@@ -125,7 +125,7 @@ impl Scenario {
                 let rates = [1, 10, 50, 100, 200, 400, 1_000];
                 let part = |rate| Part {
                     name: format!("sweep-rate-{rate}"),
-                    plan: paced(1_000, f64::from(rate)),
+                    plan: Plan { publishers: 64, ..paced(1_000, f64::from(rate)) },
                     ceiling: fanout,
                 };
                 rates.map(part).into()
