@@ -13,9 +13,9 @@ impl BasePath {
         &self.0
     }
 
-    /// A path, as clients ask for it, without what stands before every one; as it is where it is not below that.
-    pub fn below<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path)
+    /// A path, as clients ask for it, without what stands before every path of ours; `None` for one that is elsewhere.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// A path of this server, which begins with a slash, as clients must ask for it.
@@ -64,10 +64,10 @@ mod tests {
     fn what_only_begins_like_it_is_not_below_it() {
         let base: BasePath = "/chat".parse().unwrap();
         for (path, below) in [("/chat", ""), ("/chat/", "/"), ("/chat/ws", "/ws")] {
-            assert_eq!(base.below(path), below);
+            assert_eq!(base.below(path), Some(below));
         }
-        assert!(["/", "/chats", "/livez", "/x/chat"].iter().all(|path| base.below(path) == *path));
-        assert_eq!(BasePath::default().below("/ws"), "/ws");
+        assert!(["/", "/chats", "/livez", "/x/chat"].iter().all(|path| base.below(path).is_none()));
+        assert_eq!(BasePath::default().below("/ws"), Some("/ws"));
     }
 
     #[test]

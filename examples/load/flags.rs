@@ -56,7 +56,7 @@ pub enum Command {
         #[arg(required = true)]
         results: Vec<PathBuf>,
         /// The directory for the plots
-        #[arg(long, default_value = "docs/images")]
+        #[arg(long, default_value = "docs/img")]
         out: PathBuf,
     },
 }

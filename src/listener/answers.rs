@@ -43,7 +43,7 @@ impl Answers {
     }
 }
 
-/// Goes with a request: the way of its answer, which whoever makes that must send it, below what counts answers.
+/// Goes with a request: the way that its answer must be sent, before it is counted.
 #[derive(Clone)]
 pub struct Way {
     pub(super) answers: Answers,

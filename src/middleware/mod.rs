@@ -33,9 +33,10 @@ use crate::{
 };
 use request_id::RequestId;
 
-/// What costs next to nothing, and what operators ask, is never refused; and neither is a file below `/static/`. Nothing else
-/// that begins like these: a page that says that there is no such address costs as much as any.
-const UNBOUND: [&str; 5] = ["/livez", "/readyz", "/metrics", "/client.js", "/favicon.ico"];
+/// What operators ask is never refused, and neither is what costs next to nothing: these, and a file below `/static/`.
+/// Nothing else that begins like them: a page that says that there is no such address costs as much as any.
+const OPERATORS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+const FILES: [&str; 2] = ["/client.js", "/favicon.ico"];
 
 /// What asks MongoDB, and does not wait for anything else. (`/api/messages` by itself may wait for the stream, and takes
 /// its turn after that.)
@@ -67,8 +68,10 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
         &self.pages.base
     }
 
-    async fn answer(&self, request: Request) -> Response {
-        let origin = match self.origins.judge(&request, self.base().below(request.uri().path())) {
+    async fn answer(&self, mut request: Request) -> Response {
+        let way = Way::of(&mut request);
+        let path = request.uri().path();
+        let origin = match self.origins.judge(&request, self.base().below(path).unwrap_or(path)) {
             Ok(origin) => origin,
             Err(forbidden) => return forbidden.into_response(),
         };
@@ -76,15 +79,18 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
             Some(permission) => permission,
             None => self.answer_in_turn(request).await,
         };
+        if let Some(way) = way {
+            response = way.send(response).await;
+        }
         // Errors too: a page that is allowed may know why it failed.
         origin.tell(response.headers_mut());
         response
     }
 
     async fn answer_in_turn(&self, request: Request) -> Response {
-        let path = self.base().below(request.uri().path());
+        let path = self.base().below(request.uri().path()).unwrap_or_default();
         let is_written_to = path == "/api/messages" || WRITTEN_TO.iter().any(|place| path.starts_with(place));
-        let _turn = match self.turn(&request, path).await {
+        let _turn = match self.turn(&request).await {
             Ok(turn) => turn,
             Err(refusal) => return refusal,
         };
@@ -103,10 +109,14 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
         response
     }
 
-    /// Counts a request to `path` and, where it reads from MongoDB, waits until that may be asked for its client. Refuses what
+    /// Counts a request and, where it reads from MongoDB, waits until that may be asked for its client. Refuses what
     /// is too much: with a page for browsers, which ask for HTML, and a problem for everybody else.
-    async fn turn(&self, request: &Request, path: &str) -> Result<Option<SemaphorePermit<'_>>, Response> {
-        if UNBOUND.contains(&path) || pages::is_static(path) {
+    async fn turn(&self, request: &Request) -> Result<Option<SemaphorePermit<'_>>, Response> {
+        let path = request.uri().path();
+        // Operators ask a server by itself, too.
+        let is_operators = OPERATORS.contains(&path);
+        let path = self.base().below(path).unwrap_or_default();
+        if is_operators || OPERATORS.contains(&path) || FILES.contains(&path) || pages::is_static(path) {
             return Ok(None);
         }
         let from = ClientNetwork::of_request(request);
@@ -152,18 +162,14 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
 impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
     type Output = Response;
 
-    async fn call(&self, mut request: Request) -> Result<Response> {
+    async fn call(&self, request: Request) -> Result<Response> {
         let began = Instant::now();
         let id = RequestId::of(request.headers());
         let method = word_of(request.method());
         // A path is ASCII without spaces and controls, so it can not forge a line. The query stays out: it may hold what
         // people search for.
         let span = info_span!("request", %id, method, path = request.uri().path());
-        let way = Way::of(&mut request);
         let mut response = self.answer(request).instrument(span.clone()).await;
-        if let Some(way) = way {
-            response = way.send(response).await;
-        }
         let duration = began.elapsed();
         let status = response.status().as_u16();
         // The framework numbers the parameters of documented operations.

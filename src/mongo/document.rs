@@ -3,7 +3,7 @@
 //! Documents are read raw. A strange one is an [`Invalid`] with a reason, never an error that could stop a stream.
 
 use chrono::{DateTime, Datelike, Utc};
-use mongodb::bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
+use mongodb::bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, cstr, spec::ElementType};
 
 use super::id::{bson_of, id_of};
 use crate::message::{self, Destination, Message, MessageId, NewMessage, RoomName, UserName};
@@ -55,7 +55,7 @@ impl Invalid {
 
 /// Reads a document as a message.
 pub(super) fn decode(document: &RawDocument) -> Result<Message, Invalid> {
-    let id_value = field(document, "_id")?.ok_or(Invalid::Id)?;
+    let id_value = field(document, "_id", |_| Invalid::Encoding)?.ok_or(Invalid::Id)?;
     let id = id_of(id_value).ok_or(Invalid::Id)?;
     let content = text(document, "content", Invalid::Content)?.ok_or(Invalid::Content)?;
     message::check_content(content).map_err(|_| Invalid::Content)?;
@@ -69,18 +69,29 @@ pub(super) fn decode(document: &RawDocument) -> Result<Message, Invalid> {
         Some(name) => Destination::Direct(UserName::parse(name).map_err(|_| Invalid::Recipient)?),
         None => Destination::Room(room.unwrap_or_else(RoomName::general)),
     };
-    let date = effective_date(field(document, "date")?, id_value).ok_or(Invalid::Date)?;
+    let date = effective_date(field(document, "date", |_| Invalid::Date)?, id_value).ok_or(Invalid::Date)?;
     Ok(Message { id, content: content.to_owned(), sender, to, date })
 }
 
-/// One field; `None` when it is absent.
-fn field<'a>(document: &'a RawDocument, name: &str) -> Result<Option<RawBsonRef<'a>>, Invalid> {
-    document.get(name).map_err(|_| Invalid::Encoding)
+/// One field; `None` when it is absent. A value that can not be read has the error that `unreadable` makes of its type.
+fn field<'a>(
+    document: &'a RawDocument,
+    name: &str,
+    unreadable: impl Fn(ElementType) -> Invalid,
+) -> Result<Option<RawBsonRef<'a>>, Invalid> {
+    for element in document.iter_elements() {
+        let element = element.map_err(|_| Invalid::Encoding)?;
+        if element.key().as_str() == name {
+            return element.value().map(Some).map_err(|_| unreadable(element.element_type()));
+        }
+    }
+    Ok(None)
 }
 
 /// A string; `None` when the field is absent or null.
 fn text<'a>(document: &'a RawDocument, name: &str, wrong: Invalid) -> Result<Option<&'a str>, Invalid> {
-    match field(document, name)? {
+    let unreadable = |kind| if kind == ElementType::String { Invalid::Encoding } else { wrong };
+    match field(document, name, unreadable)? {
         None | Some(RawBsonRef::Null | RawBsonRef::Undefined) => Ok(None),
         Some(RawBsonRef::String(text)) => Ok(Some(text)),
         Some(_) => Err(wrong),
@@ -117,7 +128,7 @@ pub(super) fn encode(message: &NewMessage, id: &MessageId) -> Option<RawDocument
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
+    use mongodb::bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -141,6 +152,24 @@ mod tests {
         let mut document = good();
         document.extend(doc! { "__v": 0, "language": 5, "recipient": null, "room": "" });
         assert_eq!(decoded(document).unwrap().to, Destination::Room(RoomName::general()));
+    }
+
+    #[test]
+    fn a_value_of_another_type_that_can_not_be_read_is_told_as_the_field_that_it_is() {
+        for (field, reason) in [
+            ("content", Invalid::Content),
+            ("sender", Invalid::Sender),
+            ("recipient", Invalid::Recipient),
+            ("room", Invalid::Room),
+            ("date", Invalid::Date),
+        ] {
+            // The old binary subtype has its length twice.
+            let old = Binary { subtype: BinarySubtype::BinaryOld, bytes: b"odd".to_vec() };
+            let mut bytes = RawDocumentBuf::try_from(&with(field, old)).unwrap().into_bytes();
+            let at = bytes.windows(3).position(|bytes| bytes == b"odd").unwrap();
+            bytes[at - 4] = 200;
+            assert_eq!(decode(&RawDocumentBuf::from_bytes(bytes).unwrap()), Err(reason), "{field}");
+        }
     }
 
     #[test]

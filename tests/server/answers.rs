@@ -88,7 +88,8 @@ async fn refused(server: &TestServer) -> Answer {
 const SHARES: usize = 8;
 
 async fn with_room_for_two_pages_each() -> TestServer {
-    with_long_messages(&["--answers-bytes-max", &(SHARES * 2 * PAGE_BYTES_MAX).to_string()]).await
+    let bytes_max = (SHARES * 2 * PAGE_BYTES_MAX).to_string();
+    with_long_messages(&["--answers-bytes-max", &bytes_max, "--allow-origin", "https://app.example"]).await
 }
 
 #[tokio::test]
@@ -124,6 +125,13 @@ async fn an_answer_that_is_refused_is_told_as_one() {
     assert!(!answer.header("x-request-id").is_empty(), "{:?}", answer.headers);
     let series = r#"corriente_http_requests_total{route="/api/messages",method="GET",status="503"}"#;
     assert!(server.metric(series).await >= 1);
+    // A page of an origin that is allowed may know it, too.
+    let page = reqwest::Client::new().get(format!("{}{PAGE}", server.url)).header("origin", "https://app.example");
+    let answer = page.send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+        (503, &"https://app.example".parse().unwrap())
+    );
     drop(held);
     server.stop().await;
 }
