@@ -202,3 +202,28 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 fn descriptors_max() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_to_an_accepted_connection_leaves_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = DoorLimits {
+            connections_max: 1,
+            connections_per_address_max: 1,
+            header_time_max: Duration::from_secs(1),
+            silence_max: Duration::from_secs(1),
+            answers_bytes_max: 1,
+            trusted_proxies: [].into(),
+            sender_header: SenderHeader::default(),
+            bodies_bytes_max: 1,
+        };
+        let door = FrontDoor::new(listener, limits, &Metrics::default());
+        let (client, (stream, remote)) = tokio::join!(TcpStream::connect(address), door.accept());
+        assert_eq!(client.unwrap().local_addr().unwrap(), remote);
+        assert!(stream.nodelay().unwrap(), "small packets wait for each other");
+    }
+}
