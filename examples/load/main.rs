@@ -68,6 +68,10 @@ async fn act(flags: Flags) -> anyhow::Result<()> {
     if let Some(Command::Plot { results, out }) = &flags.command {
         return plot::draw(results, out);
     }
+    // Before anything is measured: it would be lost.
+    if let Some(directory) = flags.json.as_deref().and_then(Path::parent) {
+        std::fs::create_dir_all(directory).with_context(|| format!("{} can not be made", directory.display()))?;
+    }
     let limit = process::raise_file_limit();
     let parts = match flags.scenario {
         Some(scenario) => scenario.parts(&flags.plan),

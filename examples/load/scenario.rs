@@ -30,7 +30,7 @@ pub enum Scenario {
     External1000,
     /// 10 to 10,000 readers at 20 messages per second, for the plot of cost against readers
     SweepReaders,
-    /// 1,000 readers at 1 to 400 messages per second, for the plots against load
+    /// 1,000 readers at 1 to 1,000 messages per second, for the plots against load
     SweepRate,
     /// All rows of the table
     All,
